@@ -1,0 +1,278 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).expect("JSON in the test")
+}
+
+fn load() -> Load {
+    Load {
+        chain: "chn_1".into(),
+        version: 7,
+        workspace: "demo".into(),
+        source: "web".into(),
+        destination: "clickhouse".into(),
+        functions: vec![Function {
+            id: "fn_total".into(),
+            version: 3,
+            code: "export default function (event) { event.total = 1; }\n".into(),
+            typescript: false,
+        }],
+        environment: Text(raw(r#"{"REGION":"eu"}"#)),
+        limits: Limits {
+            wall_ms: 250,
+            heap_bytes: 64 << 20,
+            output_bytes: 1 << 20,
+            outputs: 100,
+            log_lines: 100,
+        },
+    }
+}
+
+/// Each frame of the protocol, with the file under `schemas/frame/` that holds its bytes.
+fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
+    let json = |value: Result<Vec<u8>, serde_json::Error>| value.expect("plain");
+    let context = raw(r#"{"attempt":0,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{}}"#);
+    let event = raw(r#"{"event":"Order Completed","properties":{"price":10.50,"note":"caf\u00e9"}}"#);
+    let batch = Batch {
+        chain: "chn_1",
+        version: 7,
+        records: vec![Record {
+            context: &context,
+            event: &event,
+            position: 0,
+        }],
+    };
+    let resumed = Batch {
+        chain: "chn_1",
+        version: 7,
+        records: vec![Record {
+            context: &context,
+            event: &event,
+            position: 1,
+        }],
+    };
+    let asked = Outcome {
+        resume: Some(Resume {
+            position: 1,
+            event: event.clone(),
+        }),
+        ..Outcome::retry(Fault::new(FunctionCode::Thrown, "RetryError: busy"), None)
+    };
+    let verdicts = Verdicts::Outcomes(vec![
+        Outcome::forward(vec![raw(r#"{"a":1}"#), raw(r#"{"a":2}"#)]),
+        Outcome::dropped(),
+        Outcome::retry(Fault::new(FunctionCode::Thrown, "RetryError: busy"), Some(10_000)),
+        Outcome::dead_letter(Fault {
+            function: Some("fn_total".into()),
+            function_version: Some(3),
+            line: Some(2),
+            column: Some(9),
+            ..Fault::new(FunctionCode::Thrown, "TypeError: x is not a function")
+        }),
+    ]);
+    let log = Log {
+        lines: vec![LogLine {
+            index: Some(0),
+            level: LogLevel::Info,
+            message: "seen".into(),
+        }],
+        discarded: 2,
+        usage: None,
+    };
+    let call = Call {
+        operation: "store.get".into(),
+        argument: raw(r#"{"key":"k"}"#),
+    };
+    vec![
+        ("load", Kind::Load, 1, json(serde_json::to_vec(&load()))),
+        ("batch", Kind::Batch, 2, json(serde_json::to_vec(&batch))),
+        (
+            "batch_resumed",
+            Kind::Batch,
+            3,
+            json(serde_json::to_vec(&resumed)),
+        ),
+        (
+            "verdicts_resume",
+            Kind::Verdicts,
+            3,
+            json(serde_json::to_vec(&Verdicts::Outcomes(vec![asked]))),
+        ),
+        (
+            "progress",
+            Kind::Progress,
+            2,
+            json(serde_json::to_vec(&Progress {
+                index: 41,
+                exhausted: false,
+            })),
+        ),
+        ("verdicts", Kind::Verdicts, 2, json(serde_json::to_vec(&verdicts))),
+        (
+            "verdicts_unknown_chain",
+            Kind::Verdicts,
+            2,
+            json(serde_json::to_vec(&Verdicts::UnknownChain)),
+        ),
+        (
+            "load_typescript",
+            Kind::Load,
+            4,
+            json(serde_json::to_vec(&Load {
+                functions: load()
+                    .functions
+                    .into_iter()
+                    .map(|function| Function {
+                        typescript: true,
+                        ..function
+                    })
+                    .collect(),
+                ..load()
+            })),
+        ),
+        (
+            "log_usage",
+            Kind::Log,
+            2,
+            json(serde_json::to_vec(&Log {
+                lines: Vec::new(),
+                discarded: 0,
+                usage: Some(Usage {
+                    cpu_us: 1_250,
+                    wall_us: 2_500,
+                    heap_bytes: 4 << 20,
+                }),
+            })),
+        ),
+        ("call", Kind::Call, u64::MAX, json(serde_json::to_vec(&call))),
+        (
+            "reply",
+            Kind::Reply,
+            u64::MAX,
+            json(serde_json::to_vec(&Reply::Done(raw("null")))),
+        ),
+        (
+            "reply_failed",
+            Kind::Reply,
+            3,
+            json(serde_json::to_vec(&Reply::Failed("quota".into()))),
+        ),
+        ("log", Kind::Log, 2, json(serde_json::to_vec(&log))),
+    ]
+}
+
+#[test]
+fn every_frame_has_the_bytes_that_are_kept_in_schemas() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/frame");
+    for (name, kind, id, payload) in golden() {
+        let mut bytes = Vec::new();
+        encode(kind, id, &payload, &mut bytes).expect("small");
+        let path = folder.join(format!("{name}.v1.bin"));
+        let kept = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(
+            kept == bytes,
+            "{name}: the frame is now\n{:?}\nand was\n{:?}",
+            String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&kept)
+        );
+        let (frame, taken) = Frame::decode(&kept).expect("known").expect("whole");
+        assert_eq!(
+            (frame.kind, frame.id, frame.payload, taken),
+            (kind, id, &payload[..], kept.len())
+        );
+    }
+}
+
+#[test]
+fn the_text_of_an_event_comes_out_as_it_went_in() {
+    let text = r#"{"z":1,"a":1e2,"n":12345678901234567890,"s":"\ud800\u00e9/","dup":1,"dup":2}"#;
+    let (context, event) = (raw("{}"), raw(text));
+    let batch = Batch {
+        chain: "c",
+        version: 1,
+        records: vec![Record {
+            context: &context,
+            event: &event,
+            position: 0,
+        }],
+    };
+    let bytes = serde_json::to_vec(&batch).expect("plain");
+    let read: Batch<'_> = serde_json::from_slice(&bytes).expect("own bytes");
+    assert_eq!(read.records[0].event.get(), text);
+}
+
+#[test]
+fn an_unknown_version_is_refused() {
+    let mut bytes = Vec::new();
+    encode(Kind::Batch, 1, b"{}", &mut bytes).expect("small");
+    bytes[4] = 2;
+    assert_eq!(Frame::decode(&bytes), Err(FrameError::UnknownVersion(2)));
+}
+
+#[test]
+fn an_unknown_kind_is_refused() {
+    let mut bytes = Vec::new();
+    encode(Kind::Batch, 1, b"{}", &mut bytes).expect("small");
+    bytes[5] = 0;
+    assert_eq!(Frame::decode(&bytes), Err(FrameError::UnknownKind(0)));
+}
+
+#[test]
+fn a_length_over_the_limit_is_refused_before_any_payload_is_read() {
+    let mut header = [0_u8; HEADER_LEN];
+    header[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    header[4] = VERSION;
+    header[5] = Kind::Batch as u8;
+    assert_eq!(
+        Frame::decode(&header),
+        Err(FrameError::TooLarge(u32::MAX as usize))
+    );
+}
+
+#[test]
+fn a_payload_over_the_limit_is_not_encoded() {
+    let mut out = Vec::new();
+    let payload = vec![0; MAX_PAYLOAD + 1];
+    assert_eq!(
+        encode(Kind::Load, 1, &payload, &mut out),
+        Err(FrameError::TooLarge(MAX_PAYLOAD + 1))
+    );
+    assert!(out.is_empty());
+}
+
+#[test]
+fn a_frame_that_is_not_whole_is_waited_for() {
+    let mut bytes = Vec::new();
+    encode(Kind::Log, 9, b"{\"lines\":[]}", &mut bytes).expect("small");
+    for cut in 0..bytes.len() {
+        assert_eq!(Frame::decode(&bytes[..cut]), Ok(None), "cut at {cut}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn frames_in_a_row_are_read_back(
+        frames in prop::collection::vec((1_u8..=7, any::<u64>(), prop::collection::vec(any::<u8>(), 0..64)), 0..8),
+    ) {
+        let mut bytes = Vec::new();
+        for (kind, id, payload) in &frames {
+            encode(Kind::try_from(*kind).expect("listed"), *id, payload, &mut bytes).expect("small");
+        }
+        let mut rest = &bytes[..];
+        for (kind, id, payload) in &frames {
+            let (frame, taken) = Frame::decode(rest).expect("own bytes").expect("whole");
+            prop_assert_eq!((frame.kind as u8, frame.id, frame.payload), (*kind, *id, &payload[..]));
+            rest = &rest[taken..];
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn bytes_from_anywhere_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(Some((frame, taken))) = Frame::decode(&bytes) {
+            prop_assert_eq!(frame.payload.len() + HEADER_LEN, taken);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Points in time as they cross a boundary: milliseconds since the epoch, RFC 3339 in JSON.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Milliseconds since 1970-01-01T00:00:00Z, between the years 1 and 9999. Sub-millisecond digits are cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// 0001-01-01T00:00:00.000Z, in milliseconds.
+const MIN: i64 = -62_135_596_800_000;
+/// 9999-12-31T00:00:00.000Z, in milliseconds: what the calendar library can still print, whatever the hour.
+const MAX: i64 = 253_402_214_400_000;
+
+impl Timestamp {
+    /// The point `millis` milliseconds after the epoch; `None` outside the years 1 to 9999.
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        (MIN..=MAX).contains(&millis).then_some(Self(millis))
+    }
+
+    /// As [`Self::from_millis`], with what lies outside moved to the nearest point inside.
+    pub fn clamped_from_millis(millis: i64) -> Self {
+        Self(millis.clamp(MIN, MAX))
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The difference `self - earlier` in milliseconds; negative when `earlier` is later.
+    pub const fn millis_since(self, earlier: Self) -> i64 {
+        self.0 - earlier.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The range is checked where the value is made, so the fallback is never printed.
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(timestamp) => write!(f, "{timestamp:.3}"),
+            Err(_) => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = ParseError;
+
+    /// Reads RFC 3339 / ISO 8601 with an offset or `Z`; a date-time without one is taken as UTC.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parsed = text
+            .parse::<jiff::Timestamp>()
+            .or_else(|error| {
+                // A civil date-time only: with an annotation in brackets the meaning would be guessed.
+                let civil = text.parse::<jiff::civil::DateTime>().map_err(|_| error)?;
+                civil
+                    .to_zoned(jiff::tz::TimeZone::UTC)
+                    .map(|zoned| zoned.timestamp())
+            })
+            .map_err(|_| ParseError)?;
+        Self::from_millis(parsed.as_millisecond()).ok_or(ParseError)
+    }
+}
+
+/// The text is not a date-time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 date-time")]
+pub struct ParseError;
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_text_form_has_three_digits_and_a_z() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            Timestamp(1_795_233_600_120).to_string(),
+            "2026-11-21T04:00:00.120Z"
+        );
+    }
+
+    #[test]
+    fn what_clients_send_is_read() {
+        for (text, millis) in [
+            ("2026-11-21T04:00:00.120Z", 1_795_233_600_120),
+            ("2026-11-21T05:00:00.120999+01:00", 1_795_233_600_120),
+            ("2026-11-21T04:00:00.120", 1_795_233_600_120),
+            ("2026-11-21 04:00:00.120Z", 1_795_233_600_120),
+        ] {
+            assert_eq!(text.parse(), Ok(Timestamp(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "1795233600120",
+            "2026-13-01T00:00:00Z",
+            "04:00:00",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(ParseError), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_point_in_range_reads_back(millis in MIN..=MAX) {
+            let timestamp = Timestamp::from_millis(millis).expect("in range");
+            prop_assert_eq!(timestamp.to_string().parse(), Ok(timestamp));
+        }
+    }
+}

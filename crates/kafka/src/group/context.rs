@@ -1,0 +1,409 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::command::{Command, CommitError, Committed};
+use super::partition::Partition;
+use super::{Config, Event};
+use crate::error::Error;
+use crate::record::Record;
+
+/// How long a request of the consumer thread to the group's coordinator may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// The member's state. It lives in librdkafka's callback context because a rebalance must reach it from within
+/// a poll; only the consumer thread touches it, so the locks are never contended.
+pub(super) struct Membership {
+    config: Config,
+    commands: SyncSender<Command>,
+    requests: Mutex<Receiver<Command>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    held: HashMap<(String, u32), Held>,
+    next_epoch: u64,
+    leaving: bool,
+    done: Option<oneshot::Sender<()>>,
+    announce: Option<mpsc::Sender<Event>>,
+}
+
+/// One assigned partition, seen from the thread.
+struct Held {
+    epoch: u64,
+    queue: mpsc::Sender<Vec<Record>>,
+    revoked: CancellationToken,
+    /// Records polled and not yet in the queue. While it is not empty after a hand-out, the partition is paused.
+    polled: VecDeque<Record>,
+    paused: bool,
+}
+
+impl Membership {
+    pub(super) fn new(
+        config: Config,
+        commands: SyncSender<Command>,
+        requests: Receiver<Command>,
+        announce: mpsc::Sender<Event>,
+    ) -> Self {
+        let state = State {
+            held: HashMap::new(),
+            next_epoch: 1,
+            leaving: false,
+            done: None,
+            announce: Some(announce),
+        };
+        Self {
+            config,
+            commands,
+            requests: Mutex::new(requests),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn drain_budget(&self) -> Duration {
+        self.config.drain
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state().leaving
+    }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.state().held.is_empty()
+    }
+
+    /// Ends the stream of events; gives back who waits for that.
+    pub(super) fn has_left(&self) -> Option<oneshot::Sender<()>> {
+        let mut state = self.state();
+        state.announce = None;
+        state.done.take()
+    }
+
+    /// Tells the service; where it has stopped listening, the member leaves.
+    pub(super) fn announce(&self, event: Event) {
+        let Some(announce) = self.state().announce.clone() else {
+            return;
+        };
+        if announce.try_send(event).is_err() {
+            self.state().leaving = true;
+        }
+    }
+
+    /// Notes a polled record for its partition; one that is not held (it was just revoked) is read again by
+    /// its next owner.
+    pub(super) fn take(&self, topic: &str, partition: u32, record: Record) {
+        if let Some(held) = self.state().held.get_mut(&(topic.to_owned(), partition)) {
+            held.polled.push_back(record);
+        }
+    }
+
+    /// Moves polled records into the partitions' queues; pauses those that are full, resumes those that are not.
+    pub(super) fn hand_out(&self, consumer: &BaseConsumer<Self>) {
+        let mut pause = TopicPartitionList::new();
+        let mut resume = TopicPartitionList::new();
+        let most = self.config.batch_records.max(1);
+        for ((topic, partition), held) in &mut self.state().held {
+            while !held.polled.is_empty() {
+                let batch: Vec<_> = held.polled.drain(..held.polled.len().min(most)).collect();
+                match held.queue.try_send(batch) {
+                    // A closed queue belongs to a service that has finished with the partition.
+                    Ok(()) | Err(TrySendError::Closed(_)) => {}
+                    Err(TrySendError::Full(batch)) => {
+                        for record in batch.into_iter().rev() {
+                            held.polled.push_front(record);
+                        }
+                        break;
+                    }
+                }
+            }
+            let full = !held.polled.is_empty();
+            if full != held.paused {
+                held.paused = full;
+                let list = if full { &mut pause } else { &mut resume };
+                list.add_partition(topic, i32::try_from(*partition).unwrap_or(i32::MAX));
+            }
+        }
+        for (list, result) in [
+            (&pause, consumer.pause(&pause)),
+            (&resume, consumer.resume(&resume)),
+        ] {
+            if let Err(error) = result {
+                tracing::warn!(%error, partitions = list.count(), "partitions could not be paused or resumed");
+            }
+        }
+    }
+
+    /// Carries out every command that is waiting.
+    pub(super) fn obey_all(&self, consumer: &BaseConsumer<Self>) {
+        while let Some(command) = self.next_command(Duration::ZERO) {
+            self.obey(consumer, command);
+        }
+    }
+
+    fn next_command(&self, wait: Duration) -> Option<Command> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        // The sender lives in this very struct, so the channel is never disconnected.
+        requests.recv_timeout(wait).ok()
+    }
+
+    fn obey(&self, consumer: &BaseConsumer<Self>, command: Command) {
+        match command {
+            Command::Commit {
+                topic,
+                partition,
+                epoch,
+                committed,
+                answer,
+            } => {
+                let owned = self
+                    .state()
+                    .held
+                    .get(&(topic.clone(), partition))
+                    .is_some_and(|held| held.epoch == epoch);
+                let result = if owned {
+                    commit(consumer, &topic, partition, &committed)
+                } else {
+                    Err(CommitError::NotOwned)
+                };
+                drop(answer.send(result));
+            }
+            Command::Fetch {
+                topic,
+                partition,
+                answer,
+            } => {
+                drop(answer.send(fetch_committed(consumer, &topic, partition)));
+            }
+            Command::Release {
+                topic,
+                partition,
+                epoch,
+            } => {
+                let mut state = self.state();
+                let key = (topic, partition);
+                if state.held.get(&key).is_some_and(|held| held.epoch == epoch) {
+                    state.held.remove(&key);
+                }
+            }
+            Command::Leave { done } => {
+                let mut state = self.state();
+                state.leaving = true;
+                if done.is_some() {
+                    state.done = done;
+                }
+            }
+        }
+    }
+
+    /// Takes partitions on: where they stand, from when on they count as ours, and where reading starts.
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        for mut element in list.elements() {
+            let topic = element.topic().to_owned();
+            let Ok(number) = u32::try_from(element.partition()) else {
+                continue;
+            };
+            match position(consumer, &topic, number) {
+                Ok((committed, log_start, log_end)) => {
+                    let wanted = committed.as_ref().map_or(log_start, |committed| committed.offset);
+                    let start = wanted.clamp(log_start, log_end.max(log_start));
+                    let offset = Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX));
+                    if let Err(source) = element.set_offset(offset) {
+                        self.announce(Event::Failed(Error::Cluster {
+                            request: "an assignment",
+                            source,
+                        }));
+                        continue;
+                    }
+                    self.hold(topic, number, committed, log_start, log_end);
+                }
+                Err(source) => {
+                    // Without the committed offset nothing may be read: the session starts over.
+                    self.announce(Event::Failed(Error::Cluster {
+                        request: "the committed offset",
+                        source,
+                    }));
+                }
+            }
+        }
+    }
+
+    fn hold(&self, topic: String, number: u32, committed: Option<Committed>, log_start: u64, log_end: u64) {
+        let (queue, records) = mpsc::channel(self.config.queue_batches.max(1));
+        let revoked = CancellationToken::new();
+        let mut state = self.state();
+        let epoch = state.next_epoch;
+        state.next_epoch += 1;
+        let held = Held {
+            epoch,
+            queue,
+            revoked: revoked.clone(),
+            polled: VecDeque::new(),
+            paused: false,
+        };
+        state.held.insert((topic.clone(), number), held);
+        drop(state);
+        let commands = self.commands.clone();
+        let partition = Partition {
+            topic,
+            number,
+            committed,
+            log_start,
+            log_end,
+            records,
+            revoked,
+            epoch,
+            commands,
+        };
+        self.announce(Event::Assigned(partition));
+    }
+
+    /// Gives partitions back: tells their tasks, and answers their commits until they have finished.
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let keys: Vec<_> = list
+            .elements()
+            .iter()
+            .filter_map(|element| {
+                Some((
+                    element.topic().to_owned(),
+                    u32::try_from(element.partition()).ok()?,
+                ))
+            })
+            .collect();
+        {
+            let mut state = self.state();
+            for key in &keys {
+                if let Some(held) = state.held.get_mut(key) {
+                    held.polled.clear();
+                    held.revoked.cancel();
+                    // The end of the queue reaches a task that is waiting for records.
+                    held.queue = mpsc::channel(1).0;
+                }
+            }
+        }
+        const TURN: Duration = Duration::from_millis(20);
+        let mut left = self.drain_budget();
+        while keys.iter().any(|key| self.state().held.contains_key(key)) {
+            match self.next_command(TURN) {
+                Some(command) => self.obey(consumer, command),
+                None => left = left.saturating_sub(TURN),
+            }
+            if left.is_zero() {
+                tracing::warn!(
+                    partitions = keys.len(),
+                    "revoked partitions did not finish in time; what they have begun is recovered by the next owner"
+                );
+                break;
+            }
+        }
+        let mut state = self.state();
+        for key in &keys {
+            state.held.remove(key);
+        }
+    }
+}
+
+impl ClientContext for Membership {}
+
+impl ConsumerContext for Membership {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => self.assign(consumer, list),
+            Rebalance::Revoke(list) => self.revoke(consumer, list),
+            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance failed"),
+        }
+    }
+
+    /// librdkafka remembers that a partition was paused, also while somebody else owns it: one that comes back
+    /// would stay silent for good.
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Assign(list) = rebalance else {
+            return;
+        };
+        if let Err(error) = consumer.resume(list) {
+            self.announce(Event::Failed(Error::Cluster {
+                request: "an assignment",
+                source: error,
+            }));
+        }
+    }
+}
+
+fn commit(
+    consumer: &BaseConsumer<Membership>,
+    topic: &str,
+    partition: u32,
+    committed: &Committed,
+) -> Result<(), CommitError> {
+    let number = i32::try_from(partition).unwrap_or(i32::MAX);
+    let offset = Offset::Offset(i64::try_from(committed.offset).unwrap_or(i64::MAX));
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, number, offset)
+        .map_err(CommitError::Unknown)?;
+    if let Some(mut element) = list.find_partition(topic, number) {
+        element.set_metadata(committed.metadata.as_str());
+    }
+    consumer
+        .commit(&list, CommitMode::Sync)
+        .map_err(CommitError::Unknown)
+}
+
+fn fetch_committed(
+    consumer: &BaseConsumer<Membership>,
+    topic: &str,
+    partition: u32,
+) -> Result<Option<Committed>, CommitError> {
+    let number = i32::try_from(partition).unwrap_or(i32::MAX);
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition(topic, number);
+    let answer = consumer
+        .committed_offsets(list, REQUEST)
+        .map_err(CommitError::Unknown)?;
+    let Some(element) = answer.find_partition(topic, number) else {
+        return Ok(None);
+    };
+    element.error().map_err(CommitError::Unknown)?;
+    let Offset::Offset(offset) = element.offset() else {
+        return Ok(None);
+    };
+    let offset = u64::try_from(offset).unwrap_or(0);
+    Ok(Some(Committed {
+        offset,
+        metadata: element.metadata().to_owned(),
+    }))
+}
+
+/// What is committed, and the log's first and next offset.
+fn position(
+    consumer: &BaseConsumer<Membership>,
+    topic: &str,
+    partition: u32,
+) -> Result<(Option<Committed>, u64, u64), rdkafka::error::KafkaError> {
+    let committed = match fetch_committed(consumer, topic, partition) {
+        Ok(committed) => committed,
+        Err(CommitError::Unknown(source)) => return Err(source),
+        Err(CommitError::NotOwned) => None,
+    };
+    let number = i32::try_from(partition).unwrap_or(i32::MAX);
+    let (low, high) = consumer.fetch_watermarks(topic, number, REQUEST)?;
+    Ok((
+        committed,
+        u64::try_from(low).unwrap_or(0),
+        u64::try_from(high).unwrap_or(0),
+    ))
+}

@@ -1,0 +1,250 @@
+//! The bulker's shell without its clients: the same calls of the ledger in the same order.
+
+mod chunk;
+mod commit;
+
+use std::collections::BTreeSet;
+
+use millrace_ledger::ledger::Commit;
+use millrace_ledger::{BadRow, Capacity, Ledger, Metadata, Plan, Recovery, Watermark};
+
+use crate::bulker::chunk::{Record, Written};
+use crate::control::Control;
+use crate::executor::turn;
+use crate::world::{KEEP_ALIVE, PARTITION, World};
+
+/// How long a recovered plan waits for late inserts: longer than the server keeps an idle connection.
+const LATEST_ARRIVAL: u64 = KEEP_ALIVE + 5;
+/// Little room, so that journals leave the metadata.
+const CAPACITY: Capacity = Capacity {
+    journals: 2,
+    holes: 1,
+    bytes: 2300,
+};
+
+/// Why the work on a partition ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It belongs to somebody else now.
+    Revoked,
+    /// What the group holds is not known: the session ends.
+    Session,
+}
+
+struct Shell {
+    world: World,
+    epoch: u64,
+    ledger: Ledger,
+    /// What the plan should name and, under a control, does not.
+    unnamed_rows: BTreeSet<BadRow>,
+    unnamed_tables: BTreeSet<u8>,
+}
+
+/// Works on the partition as the owner of `epoch`, until it is somebody else's.
+pub(crate) async fn run(world: World, epoch: u64) {
+    turn().await;
+    let restored = {
+        let mut state = world.get();
+        if state.group.epoch != epoch {
+            return;
+        }
+        let forgets = state.control == Control::Holes;
+        if forgets && let Some((_, metadata)) = &mut state.group.committed {
+            *metadata = without_holes(metadata);
+        }
+        let committed = state.group.committed.as_ref();
+        let committed = committed.map(|(offset, metadata)| (*offset, metadata.as_str()));
+        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
+        Ledger::assign(PARTITION, committed, 0..end)
+    };
+    let Ok(assigned) = restored else { return };
+    let mut shell = Shell {
+        world,
+        epoch,
+        ledger: assigned.ledger.with_capacity(CAPACITY),
+        unnamed_rows: BTreeSet::new(),
+        unnamed_tables: BTreeSet::new(),
+    };
+    let Err(End::Revoked | End::Session) = shell.work(assigned.recovery).await;
+}
+
+/// Whether a commit leaves a plan to be finished.
+pub(crate) fn plans(metadata: &str) -> bool {
+    Metadata::decode(metadata).is_ok_and(|metadata| metadata.plan.is_some())
+}
+
+fn without_holes(metadata: &str) -> String {
+    let forgotten = Metadata::decode(metadata).and_then(|mut metadata| {
+        for watermark in metadata.watermarks.values_mut() {
+            *watermark = filled(watermark);
+        }
+        metadata.encode()
+    });
+    forgotten.unwrap_or_default()
+}
+
+fn filled(watermark: &Watermark) -> Watermark {
+    Watermark::from_parts(watermark.next(), []).unwrap_or_default()
+}
+
+impl Shell {
+    fn control(&self, control: Control) -> bool {
+        self.world.control(control)
+    }
+
+    /// When the ownership was checked.
+    fn check(&self) -> Result<u64, End> {
+        let state = self.world.get();
+        match state.group.epoch == self.epoch {
+            true => Ok(state.now),
+            false => Err(End::Revoked),
+        }
+    }
+
+    /// Between two attempts at something.
+    async fn pause(&self) -> Result<(), End> {
+        turn().await;
+        self.check().map(|_| ())
+    }
+
+    async fn work(&mut self, recovery: Recovery) -> Result<std::convert::Infallible, End> {
+        if let Recovery::Finish(plan) = recovery {
+            self.finish(&plan).await?;
+        }
+        loop {
+            self.pause().await?;
+            let Some(last) = self.next_chunk() else { continue };
+            let mut commit = self.ledger.plan(last).map_err(|_| End::Session)?;
+            loop {
+                if !self.control(Control::Plan) {
+                    self.commit(&commit).await?;
+                }
+                self.write(false).await?;
+                // The plan of a chunk that is ready shares the commit.
+                let next = self.next_chunk_after_plan();
+                commit = self.settle(next).await?;
+                if next.is_none() || self.control(Control::Plan) {
+                    self.commit(&commit).await?;
+                }
+                if next.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The last offset of the next chunk, of some size.
+    fn next_chunk(&self) -> Option<u64> {
+        self.chunk_from(self.ledger.settled_offset())
+    }
+
+    fn next_chunk_after_plan(&self) -> Option<u64> {
+        let shares = self.world.get().random.chance(500);
+        let next = self.ledger.current_plan().map(|plan| plan.last + 1)?;
+        shares.then(|| self.chunk_from(next)).flatten()
+    }
+
+    fn chunk_from(&self, from: u64) -> Option<u64> {
+        let mut state = self.world.get();
+        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
+        let count = 1 + state.random.below(6);
+        (from < end).then(|| end.min(from + count) - 1)
+    }
+
+    async fn finish(&mut self, plan: &Plan) -> Result<(), End> {
+        self.world.get().stats.recoveries += 1;
+        debug_assert!(
+            plan.first == self.ledger.settled_offset(),
+            "checked when it was restored"
+        );
+        if !self.control(Control::Wait) && !self.control(Control::Token) {
+            let assigned = self.check()?;
+            while self.check()? < assigned + LATEST_ARRIVAL {
+                self.pause().await?;
+            }
+        }
+        self.kill().await?;
+        self.write(true).await?;
+        let commit = self.settle(None).await?;
+        self.commit(&commit).await
+    }
+
+    async fn kill(&self) -> Result<(), End> {
+        while !self.world.kill().await {
+            self.pause().await?;
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let state = self.world.get();
+        let plan = self.ledger.current_plan();
+        let offsets = plan.map_or(0..0, |plan| plan.first..plan.last + 1);
+        let at = |offset: u64| {
+            let index = usize::try_from(offset).ok()?;
+            Some((offset, state.transformed.get(index)?.clone()))
+        };
+        offsets.filter_map(at).collect()
+    }
+
+    /// Writes the plan's records; where rows must be named or a table given up, commits that and writes again.
+    async fn write(&mut self, mut uncertain: bool) -> Result<(), End> {
+        self.unnamed_rows.clear();
+        self.unnamed_tables.clear();
+        if self.control(Control::CommitFirst) {
+            return self.commit_and_write().await;
+        }
+        loop {
+            let (commit, unnamed) = match self.write_once(&self.records(), uncertain).await? {
+                Written::All => return Ok(()),
+                Written::Refused(rows, now) => {
+                    uncertain = now;
+                    self.world.get().stats.bad_rows += 1;
+                    let unnamed = self.control(Control::BadRows);
+                    if unnamed {
+                        self.unnamed_rows.extend(rows.iter().copied());
+                    }
+                    (self.ledger.name_bad_rows(rows), unnamed)
+                }
+                Written::Failing(table) => {
+                    uncertain = true;
+                    self.world.get().stats.given_up += 1;
+                    self.kill().await?;
+                    let unnamed = self.control(Control::GivenUp);
+                    if unnamed {
+                        self.unnamed_tables.insert(table);
+                    }
+                    (self.ledger.give_up(chunk::hash(table)), unnamed)
+                }
+            };
+            let commit = commit.map_err(|_| End::Session)?;
+            if !unnamed {
+                self.commit(&commit).await?;
+            }
+        }
+    }
+
+    /// The order that must not be.
+    async fn commit_and_write(&mut self) -> Result<(), End> {
+        let records = self.records();
+        let before = self.ledger.clone();
+        self.learn(&records).await?;
+        let sorted = self.sort(&records, &self.deciders(&records).await?);
+        drop(sorted);
+        let settlement = self.ledger.settlement();
+        let commit = self.ledger.settled(settlement, None).map_err(|_| End::Session)?;
+        self.commit(&commit).await?;
+        let after = std::mem::replace(&mut self.ledger, before);
+        let written = self.write_once(&records, false).await;
+        self.ledger = after;
+        written.map(|_| ())
+    }
+
+    async fn settle(&mut self, next: Option<u64>) -> Result<Commit, End> {
+        let settlement = self.ledger.settlement();
+        if !self.control(Control::Journals) {
+            self.write_journals(settlement.leaving()).await?;
+        }
+        self.ledger.settled(settlement, next).map_err(|_| End::Session)
+    }
+}

@@ -1,0 +1,129 @@
+//! What must be true when everything has run dry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::world::{Message, Row, State, Transformed, Verdict};
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// An event that was answered 200 is nowhere.
+    Lost(String),
+    /// A row is in its table more than once.
+    Twice(String),
+    /// Something is somewhere where it does not belong.
+    Stray(String),
+    /// It never ran dry.
+    Stuck(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(what) => write!(f, "lost: {what}"),
+            Self::Twice(what) => write!(f, "twice: {what}"),
+            Self::Stray(what) => write!(f, "stray: {what}"),
+            Self::Stuck(what) => write!(f, "stuck: {what}"),
+        }
+    }
+}
+
+/// A row as it is expected: message, table, sub.
+type Place = (Message, u8, u16);
+
+/// How an event ended, by the first record of each attempt in the log.
+enum End<'a> {
+    Forward(&'a Transformed),
+    Drop,
+    Dead,
+    /// It was to go round, and did not.
+    Nowhere,
+}
+
+pub(crate) fn check(state: &State) -> Result<(), Violation> {
+    let mut rows: BTreeMap<Place, usize> = BTreeMap::new();
+    for (table, held) in &state.server.tables {
+        for Row { message, sub, .. } in held {
+            *rows.entry((*message, *table, *sub)).or_default() += 1;
+        }
+    }
+    if let Some((place, count)) = rows.iter().find(|(_, count)| **count > 1) {
+        return Err(Violation::Twice(format!("{place:?} is there {count} times")));
+    }
+    let dead_rows: BTreeSet<Place> = state
+        .dead
+        .iter()
+        .filter_map(|letter| letter.row.map(|(table, sub)| (letter.message, table, sub)))
+        .collect();
+    let dead: BTreeSet<Message> = state
+        .dead
+        .iter()
+        .filter(|letter| letter.row.is_none())
+        .map(|letter| letter.message)
+        .collect();
+    let mut expected = BTreeSet::new();
+    for message in state.answered.iter().chain(&state.refused) {
+        let (end, was_dead) = end(state, *message);
+        if dead.contains(message) && !was_dead {
+            return Err(Violation::Stray(format!(
+                "message {message} is a dead letter too"
+            )));
+        }
+        match end {
+            End::Nowhere => return Err(Violation::Lost(format!("message {message} is nowhere"))),
+            End::Drop => {}
+            End::Dead if dead.contains(message) => {}
+            End::Dead => return Err(Violation::Lost(format!("message {message} is no dead letter"))),
+            End::Forward(record) => {
+                for (sub, table) in record.outputs.iter().enumerate() {
+                    expected.insert((*message, *table, u16::try_from(sub).unwrap_or(0)));
+                }
+            }
+        }
+    }
+    for place in &expected {
+        match (rows.contains_key(place), dead_rows.contains(place)) {
+            (false, false) => return Err(Violation::Lost(format!("row {place:?} is nowhere"))),
+            (true, true) if !state.replayed.contains(place) => {
+                return Err(Violation::Stray(format!("row {place:?} is a dead letter too")));
+            }
+            _ => {}
+        }
+    }
+    let stray = rows
+        .keys()
+        .chain(&dead_rows)
+        .find(|place| !expected.contains(place));
+    match stray {
+        Some(place) => Err(Violation::Stray(format!("nobody decided on row {place:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// Follows an event through its attempts: of each, the first record in the log decides. Also whether one of them
+/// made it a dead letter.
+fn end(state: &State, message: Message) -> (End<'_>, bool) {
+    let refused = state.refused.contains(&message);
+    let decider = |attempt| {
+        let mut log = state.transformed.iter();
+        log.find(|record| {
+            let from = record.from;
+            from.message == message && from.attempt == attempt && from.row.is_none()
+        })
+    };
+    let mut end = if refused { End::Dead } else { End::Nowhere };
+    let mut was_dead = refused;
+    let mut attempt = u32::from(refused);
+    while let Some(record) = decider(attempt) {
+        end = match record.verdict {
+            Verdict::Forward => return (End::Forward(record), was_dead),
+            Verdict::Drop => return (End::Drop, was_dead),
+            Verdict::DeadLetter => End::Dead,
+            Verdict::Retry => End::Nowhere,
+        };
+        was_dead |= record.verdict == Verdict::DeadLetter;
+        attempt += 1;
+    }
+    (end, was_dead)
+}

@@ -1,0 +1,143 @@
+//! What is outside of every process: the logs, the group, the tables, the time.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use millrace_event::Identity;
+use millrace_ledger::Place;
+
+use crate::control::Control;
+use crate::random::Random;
+use crate::warehouse::Server;
+
+/// The partition that is modelled.
+pub(crate) const PARTITION: u32 = 0;
+/// Steps after which a silent member is out of the group.
+pub(crate) const SESSION: u64 = 60;
+/// Steps after which the server has closed an idle connection.
+pub(crate) const KEEP_ALIVE: u64 = 40;
+/// How many tables events go to.
+pub(crate) const TABLES: u8 = 2;
+
+/// What a client sent: its number stands for the payload.
+pub(crate) type Message = u32;
+
+/// A row as its table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Row {
+    pub(crate) identity: Identity,
+    pub(crate) sub: u16,
+    pub(crate) message: Message,
+}
+
+impl Row {
+    pub(crate) const fn month(self) -> u32 {
+        self.message % 2
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Forward,
+    Drop,
+    Retry,
+    DeadLetter,
+}
+
+/// A record of the ingest topic (attempt 0) or of a retry topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Incoming {
+    pub(crate) identity: Identity,
+    pub(crate) message: Message,
+    pub(crate) attempt: u32,
+    /// For stage bulker: the table and which of the event's rows.
+    pub(crate) row: Option<(u8, u16)>,
+}
+
+/// A record of the transformed topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Transformed {
+    pub(crate) from: Incoming,
+    pub(crate) verdict: Verdict,
+    /// The tables of its rows; a row's position is its `sub`, but for rows that came back.
+    pub(crate) outputs: Vec<u8>,
+}
+
+/// A dead letter: of a whole event, or of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DeadLetter {
+    pub(crate) identity: Identity,
+    pub(crate) message: Message,
+    pub(crate) attempt: u32,
+    pub(crate) row: Option<(u8, u16)>,
+}
+
+/// The bulkers' group, as broker and members see it.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) committed: Option<(u64, String)>,
+    pub(crate) epoch: u64,
+    pub(crate) owner: Option<usize>,
+    /// Epochs whose owner was put out of the group for its silence: the broker refuses them.
+    pub(crate) fenced: BTreeSet<u64>,
+}
+
+pub(crate) type ArbiterKey = (Identity, u32, Option<(u8, u16)>);
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) control: Control,
+    pub(crate) random: Random,
+    pub(crate) now: u64,
+    /// Faults happen.
+    pub(crate) chaos: bool,
+    /// Until when each process is stopped.
+    pub(crate) stopped: BTreeMap<usize, u64>,
+    /// When each process was last seen by the broker.
+    pub(crate) polled: BTreeMap<usize, u64>,
+    pub(crate) ingest: Vec<Incoming>,
+    pub(crate) retry: Vec<Incoming>,
+    pub(crate) transformed: Vec<Transformed>,
+    pub(crate) dead: Vec<DeadLetter>,
+    pub(crate) group: Group,
+    /// The rotor's committed offset in the ingest topic, and the retry records that it has read.
+    pub(crate) rotor_offset: usize,
+    pub(crate) rotor_retried: BTreeSet<usize>,
+    pub(crate) server: Server,
+    pub(crate) deciders: BTreeMap<ArbiterKey, Place>,
+    /// Messages that were answered 200.
+    pub(crate) answered: BTreeSet<Message>,
+    /// Dead letters of rows that were sent round again: message, table, sub.
+    pub(crate) replayed: BTreeSet<(Message, u8, u16)>,
+    pub(crate) gateway: crate::gateway::Gateway,
+    /// Messages that were refused at the door, into the dead letters.
+    pub(crate) refused: BTreeSet<Message>,
+    pub(crate) stats: crate::run::Stats,
+}
+
+/// A handle on the world.
+#[derive(Clone, Debug)]
+pub(crate) struct World(Rc<RefCell<State>>);
+
+impl World {
+    pub(crate) fn new(state: State) -> Self {
+        Self(Rc::new(RefCell::new(state)))
+    }
+
+    /// Never held over a [`crate::executor::turn`].
+    pub(crate) fn get(&self) -> RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+
+    pub(crate) fn control(&self, control: Control) -> bool {
+        self.get().control == control
+    }
+}
+
+impl State {
+    /// Whether a fault happens now.
+    pub(crate) fn fault(&mut self, per_mille: u64) -> bool {
+        self.chaos && self.random.chance(per_mille)
+    }
+}

@@ -1,0 +1,70 @@
+//! The engine in this process: started once, and the parent of every chain's thread.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use deno_core::JsRuntime;
+use millrace_event::frame::Load;
+
+use crate::chain::{self, Chain, ChainError, Job};
+use crate::watchdog::Watchdog;
+
+/// Stack of a chain's thread, in bytes. The engine limits JavaScript to about 1 MiB of it; parsing and
+/// compiling need some more.
+const STACK: usize = 4 << 20;
+
+/// Starts chains. Keep one for the whole process.
+#[derive(Debug)]
+pub struct Host {
+    chains: SyncSender<Start>,
+}
+
+struct Start {
+    load: Load,
+    jobs: Receiver<Job>,
+    started: SyncSender<std::io::Result<()>>,
+}
+
+impl Host {
+    /// Starts the engine and the thread that ends what runs too long.
+    ///
+    /// Where the processor has memory protection keys, V8 gives the right to its code pages to the thread that
+    /// starts it and to that thread's children, and to no others. So the engine is started on a thread of its
+    /// own, and that thread starts every chain's.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> std::io::Result<Self> {
+        let watchdog = Watchdog::start()?;
+        let (chains, starts) = mpsc::sync_channel::<Start>(1);
+        std::thread::Builder::new().name("engine".into()).spawn(move || {
+            JsRuntime::init_platform(None);
+            for Start { load, jobs, started } in starts {
+                let watchdog = watchdog.clone();
+                let thread = std::thread::Builder::new()
+                    .name("chain".into())
+                    .stack_size(STACK)
+                    .spawn(move || chain::serve(load, watchdog, &jobs));
+                // Whoever asked may be gone; then the chain's thread finds its queue closed and ends.
+                drop(started.send(thread.map(drop)));
+            }
+        })?;
+        Ok(Self { chains })
+    }
+
+    /// Starts the thread of one chain version; its isolate is made with the first batch.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn open(&self, load: Load) -> Result<Chain, ChainError> {
+        let (chain, jobs) = Chain::new();
+        let (started, outcome) = mpsc::sync_channel(1);
+        self.chains
+            .send(Start { load, jobs, started })
+            .map_err(|_| ChainError::Gone)?;
+        outcome
+            .recv()
+            .map_err(|_| ChainError::Gone)?
+            .map_err(ChainError::Start)?;
+        Ok(chain)
+    }
+}

@@ -1,0 +1,148 @@
+// Runs once in a fresh isolate, before any function is loaded. It captures the intrinsics it uses, leaves on
+// the global object only what the language defines, and returns what the host calls later:
+// [context(recordText), retryAfter(exception)].
+(writeLine, constantsText, web) => {
+  "use strict";
+  const { parse, stringify } = JSON;
+  const { apply, defineProperty, deleteProperty, getPrototypeOf, ownKeys } = Reflect;
+  const { create, freeze } = Object;
+  const Text = String;
+  const slice = String.prototype.slice;
+
+  const LINE_CHARS = 4096;
+  const describe = (value) => {
+    if (typeof value === "string") return value;
+    try {
+      // An error has no own enumerable fields; its stack says more than "{}".
+      if (typeof value === "object" && value !== null && typeof value.stack === "string") return value.stack;
+      const text = stringify(value);
+      return text === undefined ? Text(value) : text;
+    } catch {
+      return "[cannot be shown]";
+    }
+  };
+  const logger = (level) => (...values) => {
+    let line = "";
+    for (let i = 0; i < values.length && line.length < LINE_CHARS; i++) {
+      if (i > 0) line += " ";
+      line += describe(values[i]);
+    }
+    writeLine(level, apply(slice, line, [0, LINE_CHARS]));
+  };
+  const log = freeze({ debug: logger(0), info: logger(1), warn: logger(2), error: logger(3) });
+
+  const constants = parse(constantsText);
+  const env = freeze(constants.env);
+
+  // What a browser says it is, read only when it is asked for. Small and permissive: names and major versions.
+  const families = [
+    ["Edge", /Edg(?:e|A|iOS)?\/([\d.]+)/], ["Opera", /(?:OPR|Opera)\/([\d.]+)/], ["Samsung Internet", /SamsungBrowser\/([\d.]+)/],
+    ["Firefox", /(?:Firefox|FxiOS)\/([\d.]+)/], ["Chrome", /(?:Chrome|CriOS)\/([\d.]+)/],
+    ["Safari", /Version\/([\d.]+).*Safari\//], ["curl", /^curl\/([\d.]+)/],
+  ];
+  const systems = [
+    ["iOS", /(?:iPhone|iPad|iPod).*? OS ([\d_]+)/], ["Android", /Android ([\d.]+)?/], ["Windows", /Windows NT ([\d.]+)/],
+    ["macOS", /Mac OS X ([\d_.]+)/], ["Chrome OS", /CrOS \S+ ([\d.]+)/], ["Linux", /Linux()/],
+  ];
+  const exec = RegExp.prototype.exec;
+  const replaceAll = String.prototype.replaceAll;
+  const firstOf = (patterns, text) => {
+    for (let i = 0; i < patterns.length; i++) {
+      const found = apply(exec, patterns[i][1], [text]);
+      if (found) {
+        const version = found[1] ? apply(replaceAll, found[1], ["_", "."]) : null;
+        return { name: patterns[i][0], version };
+      }
+    }
+    return null;
+  };
+  const test = (pattern, text) => apply(exec, pattern, [text]) !== null;
+  const deviceOf = (text) => {
+    if (test(/iPad|Tablet|Android(?!.*Mobile)/, text)) return "tablet";
+    return test(/Mobi|iPhone|iPod/, text) ? "mobile" : "desktop";
+  };
+  const userAgent = (text) => {
+    if (typeof text !== "string" || text === "") return null;
+    const line = apply(slice, text, [0, 1024]);
+    const bot = test(/bot|crawler|spider|slurp|headless|lighthouse/i, line);
+    return { browser: firstOf(families, line), os: firstOf(systems, line), device: deviceOf(line), bot };
+  };
+
+  const context = (recordText, event) => {
+    const record = parse(recordText);
+    let ua;
+    return {
+      log,
+      env,
+      workspace: constants.workspace,
+      source: constants.source,
+      destination: constants.destination,
+      attempt: record.attempt,
+      receivedAt: record.receivedAt,
+      headers: record.headers,
+      idempotencyKey: record.idempotencyKey,
+      geo: null,
+      // The browser's own line is in the event where a server sent it on.
+      get ua() {
+        if (ua === undefined) ua = userAgent(event?.context?.userAgent ?? record.headers?.["user-agent"]);
+        return ua;
+      },
+    };
+  };
+
+  // A private field is the mark: no object made by a function can carry it without being a RetryError.
+  let readAfter;
+  class RetryError extends Error {
+    #after;
+    constructor(message, options) {
+      super(message);
+      const after = options?.after;
+      this.#after = after === undefined || after === null ? "" : Text(after);
+    }
+    static {
+      readAfter = (value) => (#after in value ? value.#after : undefined);
+      defineProperty(this.prototype, "name", { value: "RetryError", configurable: true, writable: true });
+    }
+  }
+  const retryAfter = (value) => (typeof value === "object" && value !== null ? readAfter(value) : undefined);
+
+  // Code from strings: the engine refuses it where it can (V8), and no constructor is left that would do it.
+  const Closed = function Function() {
+    throw new EvalError("code cannot be made from strings");
+  };
+  const kinds = [function () {}, async function () {}, function* () {}, async function* () {}];
+  for (let i = 0; i < kinds.length; i++) {
+    defineProperty(getPrototypeOf(kinds[i]), "constructor", { value: Closed });
+  }
+  defineProperty(Closed, "prototype", { value: getPrototypeOf(kinds[0]) });
+
+  const kept = create(null);
+  const names = [
+    "AggregateError", "Array", "ArrayBuffer", "BigInt", "BigInt64Array", "BigUint64Array", "Boolean", "DataView",
+    "Date", "Error", "EvalError", "FinalizationRegistry", "Float16Array", "Float32Array", "Float64Array",
+    "Infinity", "Int16Array", "Int32Array", "Int8Array", "Intl", "Iterator", "JSON", "Map", "Math", "NaN",
+    "Number", "Object", "Promise", "Proxy", "RangeError", "ReferenceError", "Reflect", "RegExp", "Set", "String",
+    "Symbol", "SyntaxError", "TypeError", "URIError", "Uint16Array", "Uint32Array", "Uint8Array",
+    "Uint8ClampedArray", "WeakMap", "WeakRef", "WeakSet", "decodeURI", "decodeURIComponent", "encodeURI",
+    "encodeURIComponent", "escape", "globalThis", "isFinite", "isNaN", "parseFloat", "parseInt", "undefined",
+    "unescape",
+  ];
+  for (let i = 0; i < names.length; i++) kept[names[i]] = true;
+  const present = ownKeys(globalThis);
+  for (let i = 0; i < present.length; i++) {
+    const name = present[i];
+    if (kept[name] !== true && !deleteProperty(globalThis, name)) {
+      throw new TypeError(`the global ${Text(name)} cannot be taken away`);
+    }
+  }
+  const publish = (name, value) =>
+    defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
+  publish("Function", Closed);
+  publish("RetryError", RetryError);
+  publish("console", freeze({ debug: log.debug, log: log.info, info: log.info, warn: log.warn, error: log.error }));
+
+  const interfaces = ownKeys(web);
+  for (let i = 0; i < interfaces.length; i++) publish(interfaces[i], web[interfaces[i]]);
+
+  return [context, retryAfter];
+}

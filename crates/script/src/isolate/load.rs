@@ -1,0 +1,429 @@
+//! Making an isolate: limits, the few things a function may reach, and the functions themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deno_core::{Extension, JsRuntime, OpDecl, RuntimeOptions, v8};
+use millrace_event::FunctionCode;
+use millrace_event::frame::{self, Fault, Load};
+use serde_json::value::RawValue;
+
+use super::fault::{Described, describe, duration};
+use super::native::natives;
+use super::settle::{Settled, settle};
+use super::timers::Timers;
+use super::typescript::strip;
+use super::{Function, Isolate, OnError, Parts};
+use crate::console::Console;
+use crate::watchdog::{StopReason, Stopped, Watch, Watchdog};
+
+const BOOTSTRAP: &str = include_str!("bootstrap.js");
+
+/// Gives the Web interfaces, of what [`natives`] gives.
+const WEB: &str = include_str!("web.js");
+
+/// What the heap may grow by after the limit was reached, so that the termination finds room to unwind in.
+const HEAP_SLACK: usize = 16 << 20;
+
+/// Log lines kept while code is being loaded.
+const LOAD_LOG_LINES: usize = 100;
+
+/// The only ops of deno_core that keep working: what its own start and event loop call. None of them is reachable from a
+/// function, since `Deno` is taken away before one is loaded; the list holds even if one found a way.
+const OPS: &[&str] = &[
+    "op_dispatch_exception",
+    "op_drain_pending_rejections",
+    "op_event_loop_has_more_work",
+    "op_get_ext_import_meta_proto",
+    "op_get_extras_binding_object",
+    "op_immediate_check",
+    "op_run_microtasks",
+    "op_set_captured_bootstrap",
+    "op_set_format_exception_callback",
+    "op_set_handled_promise_rejection_handler",
+    "op_timer_now",
+    "op_timer_schedule",
+    "op_timer_track",
+    "op_timer_untrack",
+];
+
+/// Set when the engine ran out of memory where it cannot throw.
+static EXHAUSTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether an isolate of this process ran out of memory in a way that the engine does not come back from.
+pub(crate) fn is_exhausted() -> bool {
+    EXHAUSTED.load(Ordering::Acquire)
+}
+
+/// V8 aborts the process when this returns. It does not: the thread stays here, another one says why the process
+/// cannot go on, and whoever owns the process ends it.
+#[cfg(feature = "engine-v8")]
+extern "C" fn on_out_of_memory(_location: *const std::ffi::c_char, _details: &v8::OomDetails) {
+    EXHAUSTED.store(true, Ordering::Release);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// `ctx` fields that are the same for every event of a chain.
+#[derive(serde::Serialize)]
+struct Constants<'a> {
+    workspace: &'a str,
+    source: &'a str,
+    destination: &'a str,
+    env: &'a RawValue,
+}
+
+/// The JavaScript functions that [`BOOTSTRAP`] returns, and one native one.
+struct Ground {
+    context: v8::Global<v8::Function>,
+    retry_after: v8::Global<v8::Function>,
+    nothing: v8::Global<v8::Function>,
+}
+
+impl Isolate {
+    /// Makes an isolate and loads the functions of one chain version into it.
+    ///
+    /// # Errors
+    /// `compile_error` when a function does not load (imports, no default export, an exception at the top level
+    /// included), `wall_limit` or `heap_limit` when loading ran into one.
+    ///
+    /// # Cancellation
+    /// Everything made so far is dropped.
+    pub(crate) async fn load(load: &Load, watchdog: &Watchdog, console: &Console) -> Result<Self, Fault> {
+        console.open(None, LOAD_LOG_LINES);
+        let mut runtime = runtime(&load.limits)?;
+        let stopped = Arc::new(StopReason::default());
+        guard_heap(&mut runtime, &stopped);
+        let watch = watchdog.watch(runtime.v8_isolate().thread_safe_handle(), Arc::clone(&stopped));
+        let limit = Duration::from_millis(load.limits.wall_ms);
+        let timers = Timers::default();
+        let ground = ground(&mut runtime, load, console, &timers)?;
+        let mut functions = Vec::with_capacity(load.functions.len());
+        for (position, source) in load.functions.iter().enumerate() {
+            let loaded = function(&mut runtime, &timers, &watch, limit, position, source).await;
+            timers.clear();
+            match (loaded, stopped.get()) {
+                (Ok(function), None) => functions.push(function),
+                (Err(fault), None) => return Err(named(fault, source)),
+                (_, Some(Stopped::Wall)) => {
+                    let text = format!("did not load within {} ms", load.limits.wall_ms);
+                    return Err(named(Fault::new(FunctionCode::WallLimit, text), source));
+                }
+                (_, Some(Stopped::Heap)) => {
+                    let text = format!("loading used more than {} bytes of heap", load.limits.heap_bytes);
+                    return Err(named(Fault::new(FunctionCode::HeapLimit, text), source));
+                }
+            }
+        }
+        let Ground {
+            context,
+            retry_after,
+            nothing,
+        } = ground;
+        let parts = Parts {
+            functions,
+            context,
+            retry_after,
+            nothing,
+            outputs: load.limits.outputs,
+        };
+        Ok(Self {
+            parts,
+            runtime,
+            watch,
+            stopped,
+            timers,
+            console: console.clone(),
+            limits: load.limits,
+        })
+    }
+}
+
+fn named(fault: Fault, source: &frame::Function) -> Fault {
+    Fault {
+        function: Some(source.id.clone()),
+        function_version: Some(source.version),
+        ..fault
+    }
+}
+
+fn refused(message: impl Into<String>) -> Fault {
+    Fault::new(FunctionCode::CompileError, message)
+}
+
+fn runtime(limits: &frame::Limits) -> Result<JsRuntime, Fault> {
+    let gate = Extension {
+        name: "millrace",
+        middleware_fn: Some(Box::new(
+            |op: OpDecl| if OPS.contains(&op.name) { op } else { op.disable() },
+        )),
+        ..Extension::default()
+    };
+    JsRuntime::try_new(RuntimeOptions {
+        extensions: vec![gate],
+        create_params: Some(v8::CreateParams::default().heap_limits(0, limits.heap_bytes)),
+        ..RuntimeOptions::default()
+    })
+    .map_err(|error| {
+        Fault::new(
+            FunctionCode::Configuration,
+            format!("the engine did not start: {error}"),
+        )
+    })
+}
+
+fn guard_heap(runtime: &mut JsRuntime, stopped: &Arc<StopReason>) {
+    let stopped = Arc::clone(stopped);
+    let isolate = runtime.v8_isolate().thread_safe_handle();
+    #[cfg(feature = "engine-v8")]
+    runtime.v8_isolate().set_oom_error_handler(on_out_of_memory);
+    runtime.add_near_heap_limit_callback(move |current, _initial| {
+        stopped.set(Stopped::Heap);
+        isolate.terminate_execution();
+        current.saturating_add(HEAP_SLACK)
+    });
+}
+
+/// Clears the global object and prepares what the host calls.
+fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Timers) -> Result<Ground, Fault> {
+    let failed = |what: String| Fault::new(FunctionCode::Configuration, format!("bootstrap: {what}"));
+    let constants = Constants {
+        workspace: &load.workspace,
+        source: &load.source,
+        destination: &load.destination,
+        env: &load.environment.0,
+    };
+    let constants = serde_json::to_string(&constants).map_err(|error| failed(error.to_string()))?;
+    let mut script = |name, text: &str| {
+        let value = runtime.execute_script(name, text.to_owned());
+        value.map_err(|error| failed(error.to_string()))
+    };
+    let web = script("millrace:web", WEB)?;
+    let bootstrap = script("millrace:bootstrap", BOOTSTRAP)?;
+    runtime.op_state().borrow_mut().put(timers.clone());
+    deno_core::scope!(scope, runtime);
+    v8::tc_scope!(let scope, scope);
+    #[cfg(feature = "engine-v8")]
+    scope
+        .get_current_context()
+        .set_allow_generation_from_strings(false);
+    let made = prepared(scope, [&web, &bootstrap], &constants, console);
+    made.ok_or_else(|| {
+        let text = scope
+            .message()
+            .map(|message| message.get(scope).to_rust_string_lossy(scope));
+        failed(text.unwrap_or_else(|| "gave nothing back".into()))
+    })
+}
+
+fn prepared(
+    scope: &mut v8::PinScope<'_, '_>,
+    scripts: [&v8::Global<v8::Value>; 2],
+    constants: &str,
+    console: &Console,
+) -> Option<Ground> {
+    let [web, bootstrap] = scripts.map(|script| v8::Local::new(scope, script));
+    let web = v8::Local::<v8::Function>::try_from(web).ok()?;
+    let bootstrap = v8::Local::<v8::Function>::try_from(bootstrap).ok()?;
+    let write_line = console.function(scope)?;
+    let constants = v8::String::new(scope, constants)?;
+    let this = v8::undefined(scope).into();
+    let natives = natives(scope)?;
+    let web = web.call(scope, this, &[natives.into()])?;
+    let made = bootstrap.call(scope, this, &[write_line.into(), constants.into(), web])?;
+    let made = v8::Local::<v8::Array>::try_from(made).ok()?;
+    let context = v8::Local::<v8::Function>::try_from(made.get_index(scope, 0)?).ok()?;
+    let retry_after = v8::Local::<v8::Function>::try_from(made.get_index(scope, 1)?).ok()?;
+    let nothing = v8::Function::new(scope, do_nothing)?;
+    Some(Ground {
+        context: v8::Global::new(scope, context),
+        retry_after: v8::Global::new(scope, retry_after),
+        nothing: v8::Global::new(scope, nothing),
+    })
+}
+
+fn do_nothing(
+    _scope: &mut v8::PinScope<'_, '_>,
+    _args: v8::FunctionCallbackArguments<'_>,
+    _returned: v8::ReturnValue<'_>,
+) {
+}
+
+/// A module that was compiled and whose evaluation has begun.
+struct Begun {
+    module: v8::Global<v8::Module>,
+    evaluated: v8::Global<v8::Promise>,
+}
+
+async fn function(
+    runtime: &mut JsRuntime,
+    timers: &Timers,
+    watch: &Watch,
+    limit: Duration,
+    position: usize,
+    source: &frame::Function,
+) -> Result<Function, Fault> {
+    let script = format!("function:{position}/{}", source.id);
+    let stripped = source.typescript.then(|| strip(&source.code)).transpose()?;
+    let code = stripped.as_deref().unwrap_or(&source.code);
+    let deadline = watch.arm(limit);
+    let begun = entered(runtime, |scope| begin(scope, &script, code))?;
+    match settle(runtime, timers, &begun.evaluated, deadline).await {
+        Settled::Yes => {}
+        Settled::Never => return Err(refused("an await at the top level can never settle")),
+        Settled::TooLate => return Err(Fault::new(FunctionCode::WallLimit, "did not load in time")),
+    }
+    let (entry, on_error, timeout) = entered(runtime, |scope| exports(scope, &begun))?;
+    watch.disarm();
+    // A copy before each call is dear. A function that finds `RetryError` by another way than its name makes the
+    // chain begin at its first function again, which is as right and only slower.
+    let keeps = matches!(on_error, OnError::Pass | OnError::Retry) || source.code.contains("RetryError");
+    Ok(Function {
+        keeps,
+        script,
+        id: source.id.clone(),
+        version: source.version,
+        entry,
+        on_error,
+        timeout,
+    })
+}
+
+/// Enters the isolate; what JavaScript throws is a `compile_error`.
+fn entered<T>(
+    runtime: &mut JsRuntime,
+    work: impl FnOnce(&mut v8::PinScope<'_, '_>) -> Option<Result<T, Fault>>,
+) -> Result<T, Fault> {
+    deno_core::scope!(scope, runtime);
+    v8::tc_scope!(let scope, scope);
+    if let Some(done) = work(scope) {
+        return done;
+    }
+    let (exception, message) = (scope.exception(), scope.message());
+    match exception {
+        Some(exception) => Err(thrown(scope, exception, message)),
+        None => Err(refused("the code was stopped or is larger than the engine holds")),
+    }
+}
+
+fn thrown<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    exception: v8::Local<'s, v8::Value>,
+    message: Option<v8::Local<'s, v8::Message>>,
+) -> Fault {
+    let Described {
+        text, line, column, ..
+    } = describe(scope, exception, message);
+    Fault {
+        line,
+        column,
+        ..refused(text)
+    }
+}
+
+fn begin(scope: &mut v8::PinScope<'_, '_>, script: &str, code: &str) -> Option<Result<Begun, Fault>> {
+    let name = v8::String::new(scope, script)?;
+    let origin = v8::ScriptOrigin::new(
+        scope,
+        name.into(),
+        0,
+        0,
+        false,
+        -1,
+        None,
+        false,
+        false,
+        true,
+        None,
+    );
+    let code = v8::String::new(scope, code)?;
+    let mut source = v8::script_compiler::Source::new(code, Some(&origin));
+    let module = v8::script_compiler::compile_module(scope, &mut source)?;
+    if module.get_module_requests().length() > 0 {
+        return Some(Err(refused("a function cannot import: bundle what it needs")));
+    }
+    module.instantiate_module(scope, no_import)?;
+    let evaluated = module.evaluate(scope)?;
+    scope.perform_microtask_checkpoint();
+    let Ok(evaluated) = v8::Local::<v8::Promise>::try_from(evaluated) else {
+        return Some(Err(refused("the module did not evaluate")));
+    };
+    let nothing = v8::Function::new(scope, do_nothing)?;
+    evaluated.catch(scope, nothing)?;
+    Some(Ok(Begun {
+        module: v8::Global::new(scope, module),
+        evaluated: v8::Global::new(scope, evaluated),
+    }))
+}
+
+/// Never called: a module with imports is refused before.
+fn no_import<'s>(
+    _context: v8::Local<'s, v8::Context>,
+    _specifier: v8::Local<'s, v8::String>,
+    _attributes: v8::Local<'s, v8::FixedArray>,
+    _referrer: v8::Local<'s, v8::Module>,
+) -> Option<v8::Local<'s, v8::Module>> {
+    None
+}
+
+type Exports = (v8::Global<v8::Function>, OnError, Option<Duration>);
+
+fn exports(scope: &mut v8::PinScope<'_, '_>, begun: &Begun) -> Option<Result<Exports, Fault>> {
+    let evaluated = v8::Local::new(scope, &begun.evaluated);
+    if evaluated.state() == v8::PromiseState::Rejected {
+        let exception = evaluated.result(scope);
+        return Some(Err(thrown(scope, exception, None)));
+    }
+    let module = v8::Local::new(scope, &begun.module);
+    let namespace = v8::Local::<v8::Object>::try_from(module.get_module_namespace()).ok()?;
+    let key = v8::String::new(scope, "default")?;
+    let entry = namespace.get(scope, key.into())?;
+    let Ok(entry) = v8::Local::<v8::Function>::try_from(entry) else {
+        return Some(Err(refused("the default export is not a function")));
+    };
+    let entry = v8::Global::new(scope, entry);
+    let key = v8::String::new(scope, "config")?;
+    let config = namespace.get(scope, key.into())?;
+    let Ok(config) = v8::Local::<v8::Object>::try_from(config) else {
+        return Some(Ok((entry, OnError::DeadLetter, None)));
+    };
+    let on_error = match text_of(scope, config, "onError")?.as_deref() {
+        None | Some("dead-letter") => OnError::DeadLetter,
+        Some("retry") => OnError::Retry,
+        Some("drop") => OnError::Drop,
+        Some("pass") => OnError::Pass,
+        Some(_) => {
+            return Some(Err(refused(
+                "config.onError must be \"dead-letter\", \"retry\", \"pass\" or \"drop\"",
+            )));
+        }
+    };
+    let timeout = match text_of(scope, config, "timeout")? {
+        None => None,
+        Some(text) => match duration(&text) {
+            Some(timeout) if !timeout.is_zero() => Some(timeout),
+            _ => {
+                return Some(Err(refused(
+                    "config.timeout must be a duration such as \"250ms\" or \"2s\"",
+                )));
+            }
+        },
+    };
+    Some(Ok((entry, on_error, timeout)))
+}
+
+/// A field of `config` as text; the inner `None` when it is not there.
+fn text_of(
+    scope: &mut v8::PinScope<'_, '_>,
+    config: v8::Local<'_, v8::Object>,
+    field: &str,
+) -> Option<Option<String>> {
+    let key = v8::String::new(scope, field)?;
+    let value = config.get(scope, key.into())?;
+    if value.is_null_or_undefined() {
+        return Some(None);
+    }
+    Some(Some(value.to_string(scope)?.to_rust_string_lossy(scope)))
+}

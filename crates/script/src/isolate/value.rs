@@ -1,0 +1,134 @@
+//! Between JSON text and values of the engine.
+
+use deno_core::v8;
+use millrace_event::FunctionCode;
+use serde_json::value::RawValue;
+
+use super::Event;
+
+/// What a function's return value means.
+pub(super) enum Accepted {
+    /// The event it was given, as it is now.
+    Same(v8::Global<v8::Value>),
+    /// Other events; none means dropped.
+    Others(Vec<v8::Global<v8::Value>>),
+}
+
+/// The event as a value; `None` when the engine threw.
+pub(super) fn parsed<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    event: &Event<'_>,
+) -> Option<v8::Local<'s, v8::Value>> {
+    let text: &str = match event {
+        Event::Value(value) => return Some(v8::Local::new(scope, value)),
+        Event::Text(text) => text,
+        Event::Written(text) => text,
+    };
+    let text = v8::String::new(scope, text)?;
+    v8::json::parse(scope, text)
+}
+
+/// Reads a return value; the error says what was wrong with it. Runs no code of the function, except the traps
+/// of a proxy in front of an array. An array has at most `most` elements.
+pub(super) fn accept(
+    scope: &mut v8::PinScope<'_, '_>,
+    returned: v8::Local<'_, v8::Value>,
+    event: v8::Local<'_, v8::Value>,
+    most: usize,
+) -> Result<Accepted, Refused> {
+    let invalid = |text: String| (FunctionCode::InvalidReturn, text);
+    if returned.is_undefined() {
+        return Ok(Accepted::Same(v8::Global::new(scope, event)));
+    }
+    if returned.is_null() || returned.is_false() {
+        return Ok(Accepted::Others(Vec::new()));
+    }
+    if let Ok(text) = v8::Local::<v8::String>::try_from(returned) {
+        if text.length() == 4 && text.to_rust_string_lossy(scope) == "drop" {
+            return Ok(Accepted::Others(Vec::new()));
+        }
+        return Err(invalid("returned a string that is not \"drop\"".into()));
+    }
+    if let Ok(array) = v8::Local::<v8::Array>::try_from(returned) {
+        if usize::try_from(array.length()).unwrap_or(usize::MAX) > most {
+            return Err((FunctionCode::OutputLimit, too_many(most)));
+        }
+        let mut events = Vec::new();
+        for index in 0..array.length() {
+            match array.get_index(scope, index) {
+                Some(element) if is_event(element) => events.push(v8::Global::new(scope, element)),
+                _ => {
+                    return Err(invalid(format!(
+                        "element {index} of the returned array is not an event"
+                    )));
+                }
+            }
+        }
+        return Ok(Accepted::Others(events));
+    }
+    if is_event(returned) {
+        return Ok(Accepted::Others(vec![v8::Global::new(scope, returned)]));
+    }
+    Err(invalid(
+        "returned neither an event, an array of events, nor a way to drop it".into(),
+    ))
+}
+
+fn is_event(value: v8::Local<'_, v8::Value>) -> bool {
+    value.is_object() && !value.is_array() && !value.is_function() && !value.is_promise()
+}
+
+/// A fault's code and message.
+type Refused = (FunctionCode, String);
+
+/// Writes events as JSON text of at most `limit` bytes together. `None` when the engine threw (a cycle, a BigInt,
+/// a `toJSON` of the function).
+pub(super) fn texts(
+    scope: &mut v8::PinScope<'_, '_>,
+    events: &[Event<'_>],
+    limit: usize,
+) -> Option<Result<Vec<Box<RawValue>>, Refused>> {
+    let mut left = limit;
+    let mut texts = Vec::with_capacity(events.len());
+    for event in events {
+        let text = match event {
+            Event::Text(text) => (*text).to_owned(),
+            Event::Written(text) => String::from(&**text),
+            Event::Value(value) => {
+                let value = v8::Local::new(scope, value);
+                let text = v8::json::stringify(scope, value)?;
+                // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
+                if text.length() > left {
+                    return Some(Err(too_large(limit)));
+                }
+                text.to_rust_string_lossy(scope)
+            }
+        };
+        match left.checked_sub(text.len()) {
+            Some(rest) => left = rest,
+            None => return Some(Err(too_large(limit))),
+        }
+        // `toJSON` can turn an object into anything, even into nothing at all ("undefined").
+        match RawValue::from_string(text) {
+            Ok(text) if text.get().starts_with('{') => texts.push(text),
+            _ => {
+                return Some(Err((
+                    FunctionCode::InvalidReturn,
+                    "toJSON did not give an object".into(),
+                )));
+            }
+        }
+    }
+    Some(Ok(texts))
+}
+
+pub(super) fn too_many(most: usize) -> String {
+    format!("became more than {most} events")
+}
+
+fn too_large(limit: usize) -> Refused {
+    (
+        FunctionCode::OutputLimit,
+        format!("the result is larger than {limit} bytes"),
+    )
+}

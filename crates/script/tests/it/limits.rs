@@ -1,0 +1,184 @@
+//! What an isolate does about functions that do not behave, as far as one process can.
+
+use super::*;
+
+const TIGHT: Limits = Limits {
+    wall_ms: 300,
+    ..LIMITS
+};
+
+/// A batch with the event in the middle: it gets `code`, its neighbours their own verdict.
+#[track_caller]
+fn guilty_among_innocents(limits: Limits, body: &str, code: FunctionCode) {
+    let function = format!(
+        "export default async (event) => {{ if (!event.bad) {{ event.ok = true; return; }} {body} }}"
+    );
+    let chain = open_with(limits, &[&function]);
+    for _round in 0..2 {
+        let (outcomes, _) = run(
+            &chain,
+            &[
+                r#"{"n":1}"#,
+                r#"{"bad":1}"#,
+                r#"{"n":2}"#,
+                r#"{"bad":2}"#,
+                r#"{"n":3}"#,
+            ],
+        );
+        for (at, n) in [(0, 1), (2, 2), (4, 3)] {
+            assert_eq!(
+                forwarded(&outcomes[at]),
+                [format!(r#"{{"n":{n},"ok":true}}"#)],
+                "{body}"
+            );
+        }
+        for at in [1, 3] {
+            assert_eq!(refused(&outcomes[at]).0, code, "{body}: {:?}", outcomes[at]);
+        }
+    }
+}
+
+#[test]
+fn an_endless_loop_meets_the_wall_limit() {
+    guilty_among_innocents(TIGHT, "for (;;);", FunctionCode::WallLimit);
+}
+
+#[test]
+fn a_loop_that_catches_everything_meets_the_wall_limit() {
+    guilty_among_innocents(
+        TIGHT,
+        "for (;;) { try { for (;;); } catch {} finally { continue; } }",
+        FunctionCode::WallLimit,
+    );
+}
+
+#[test]
+fn endless_microtasks_meet_the_wall_limit() {
+    guilty_among_innocents(TIGHT, "for (;;) await null;", FunctionCode::WallLimit);
+}
+
+#[test]
+fn an_endless_getter_of_the_returned_event_meets_the_wall_limit() {
+    guilty_among_innocents(
+        TIGHT,
+        "return { get trap() { for (;;); } };",
+        FunctionCode::WallLimit,
+    );
+}
+
+#[test]
+fn an_endless_loop_at_the_top_level_meets_the_wall_limit() {
+    let (outcomes, _) = run(
+        &open_with(TIGHT, &["for (;;); export default () => {};"]),
+        &["{}", "{}"],
+    );
+    assert_eq!(refused(&outcomes[0]).0, FunctionCode::WallLimit);
+    assert_eq!(refused(&outcomes[1]).0, FunctionCode::WallLimit);
+}
+
+#[test]
+fn a_functions_own_timeout_counts_when_it_is_shorter() {
+    let code = "export const config = { timeout: '50ms' }; export default () => { for (;;); };";
+    let limits = Limits {
+        wall_ms: 3_600_000,
+        ..LIMITS
+    };
+    let (outcomes, _) = run(&open_with(limits, &[code]), &["{}"]);
+    assert_eq!(refused(&outcomes[0]).0, FunctionCode::WallLimit);
+}
+
+#[test]
+fn a_functions_own_timeout_does_not_bind_the_next_function() {
+    let hasty = "export const config = { timeout: '40ms' }; export default () => {};";
+    let slow = "export default (event) => {
+        const until = Date.now() + 150;
+        while (Date.now() < until);
+        event.done = true;
+    };";
+    let (outcomes, _) = run(&open_with(LIMITS, &[hasty, slow]), &["{}"]);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"done":true}"#]);
+}
+
+#[test]
+fn a_promise_that_nothing_can_settle_is_noticed_at_once() {
+    guilty_among_innocents(
+        Limits {
+            wall_ms: 3_600_000,
+            ..LIMITS
+        },
+        "await new Promise(() => {});",
+        FunctionCode::Unsettled,
+    );
+}
+
+#[test]
+fn a_heap_that_grows_meets_the_heap_limit() {
+    guilty_among_innocents(
+        Limits {
+            wall_ms: 30_000,
+            ..LIMITS
+        },
+        "const kept = []; for (;;) kept.push({ n: kept.length });",
+        FunctionCode::HeapLimit,
+    );
+}
+
+#[test]
+fn deep_recursion_is_a_throw() {
+    guilty_among_innocents(LIMITS, "const f = () => f() + 1; f();", FunctionCode::Thrown);
+}
+
+#[test]
+fn a_result_over_the_limit_is_refused() {
+    let limits = Limits {
+        output_bytes: 1000,
+        ..LIMITS
+    };
+    guilty_among_innocents(
+        limits,
+        "event.text = 'x'.repeat(1000);",
+        FunctionCode::OutputLimit,
+    );
+    guilty_among_innocents(limits, "event.text = 'é'.repeat(499);", FunctionCode::OutputLimit);
+}
+
+#[test]
+fn more_events_than_allowed_are_refused_anywhere_in_the_chain() {
+    let split = "export default (event) => Array.from({ length: 11 }, (_, n) => ({ n }))";
+    let (outcomes, _) = run(&open_with(LIMITS, &[split]), &["{}"]);
+    assert_eq!(forwarded(&outcomes[0]).len(), 11);
+    let (outcomes, _) = run(
+        &open_with(LIMITS, &[split, split, "export default () => null"]),
+        &["{}"],
+    );
+    assert_eq!(refused(&outcomes[0]).0, FunctionCode::OutputLimit);
+}
+
+/// The binding of QuickJS itself uses what the global object holds.
+#[cfg(feature = "engine-v8")]
+#[test]
+fn intrinsics_that_a_function_overwrites_are_not_the_ones_that_are_used() {
+    let code = "
+        const evil = () => { throw new Error('evil'); };
+        JSON.parse = JSON.stringify = evil;
+        Array.isArray = evil;
+        Array.prototype[Symbol.iterator] = Array.prototype.push = Array.prototype.map = evil;
+        Object.defineProperty(Array.prototype, '0', { set: evil, configurable: true });
+        Object.defineProperty(Object.prototype, 'attempt', { set: evil, configurable: true });
+        String.prototype.slice = evil;
+        Promise.prototype.then = evil;
+        Function.prototype.call = Function.prototype.apply = evil;
+        Reflect.apply = Object.keys = evil;
+        export default (event, ctx) => { event.attempt2 = ctx.attempt; ctx.log.info('still here'); }";
+    let (outcomes, lines) = run(&open_with(LIMITS, &[code]), &[r#"{"a":[1]}"#]);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"a":[1],"attempt2":2}"#]);
+    assert_eq!(lines[0].message, "still here");
+}
+
+#[test]
+fn a_rejection_that_nobody_handles_harms_no_neighbour() {
+    let code = "export default (event) => { (async () => { throw new Error('lost'); })(); event.ok = 1; }";
+    let (outcomes, _) = run(&open_with(LIMITS, &[code]), &["{}", "{}"]);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"ok":1}"#]);
+    assert_eq!(forwarded(&outcomes[1]), [r#"{"ok":1}"#]);
+}

@@ -1,0 +1,105 @@
+//! Functions in real isolates.
+#![expect(clippy::expect_used, reason = "a test fails where its ground does")]
+
+mod functions;
+mod limits;
+mod reach;
+mod typescript;
+mod web;
+
+use std::sync::OnceLock;
+
+use millrace_event::frame::{Batch, Function, Limits, Load, LogLine, Outcome, Record, Text};
+use millrace_event::{FunctionCode, Verdict};
+use millrace_script::{Chain, Host};
+use serde_json::value::RawValue;
+
+fn host() -> &'static Host {
+    static HOST: OnceLock<Host> = OnceLock::new();
+    HOST.get_or_init(|| Host::start().expect("threads"))
+}
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).expect("JSON in the test")
+}
+
+const LIMITS: Limits = Limits {
+    wall_ms: 2_000,
+    heap_bytes: 64 << 20,
+    output_bytes: 1 << 20,
+    outputs: 100,
+    log_lines: 10,
+};
+
+/// In front of code that is TypeScript.
+const TYPED: &str = "typescript:";
+
+fn open_with(limits: Limits, codes: &[&str]) -> Chain {
+    let functions = codes
+        .iter()
+        .enumerate()
+        .map(|(at, code)| Function {
+            id: format!("fn_{at}"),
+            version: 5,
+            code: (*code).strip_prefix(TYPED).unwrap_or(code).to_owned(),
+            typescript: code.starts_with(TYPED),
+        })
+        .collect();
+    let load = Load {
+        chain: "chain".into(),
+        version: 1,
+        workspace: "demo".into(),
+        source: "web".into(),
+        destination: "warehouse".into(),
+        functions,
+        environment: Text(raw(r#"{"REGION":"eu"}"#)),
+        limits,
+    };
+    host().open(load).expect("a thread")
+}
+
+fn run(chain: &Chain, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
+    run_from(chain, 0, events)
+}
+
+/// Runs events beginning at the function at `position`.
+fn run_from(chain: &Chain, position: u32, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
+    let context =
+        raw(r#"{"attempt":2,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{"user-agent":"curl/8.5.0"}}"#);
+    let events: Vec<_> = events.iter().map(|text| raw(text)).collect();
+    let records = events
+        .iter()
+        .map(|event| Record {
+            context: &context,
+            event,
+            position,
+        })
+        .collect();
+    let batch = serde_json::to_vec(&Batch {
+        chain: "chain",
+        version: 1,
+        records,
+    })
+    .expect("plain");
+    let (outcomes, logged) = chain.run(batch, |_| Ok(())).expect("the chain lives");
+    assert_eq!(outcomes.len(), events.len());
+    (outcomes, logged.lines)
+}
+
+/// One event through one function.
+fn once(code: &str, event: &str) -> Outcome {
+    run(&open_with(LIMITS, &[code]), &[event]).0.remove(0)
+}
+
+#[track_caller]
+fn forwarded(outcome: &Outcome) -> Vec<&str> {
+    assert_eq!(outcome.verdict, Verdict::Forward, "{outcome:?}");
+    outcome.events.iter().map(|event| event.get()).collect()
+}
+
+#[track_caller]
+fn refused(outcome: &Outcome) -> (FunctionCode, &str) {
+    assert_eq!(outcome.verdict, Verdict::DeadLetter, "{outcome:?}");
+    let fault = outcome.fault.as_ref().expect("a dead letter says why");
+    (fault.code, &fault.message)
+}

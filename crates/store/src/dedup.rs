@@ -1,0 +1,328 @@
+//! The memory of `message_id`s: an event that a client sends twice is accepted once.
+//!
+//! An id is reserved before its event goes to the journal and marked done after: `SET pending` → append →
+//! `SET done`. A copy that meets `done` is a duplicate. One that meets a pending must wait for its outcome,
+//! because the event may yet fail to be journaled. When a process dies in between, its next run settles what
+//! it left: see [`Settlement`].
+//!
+//! This is a memory and no ledger. Pendings expire, Redis can be away or lose its data; then an event may be
+//! accepted twice and never refused or lost: availability goes before uniqueness, and the caller counts it.
+//!
+//! Ids are kept as the first 128 bits of their SHA-256, so that their size is ours and not the client's. All
+//! keys of a workspace share one slot of a cluster; a call is one script however many ids it has (up to
+//! [`CHUNK`]).
+
+mod settlement;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fred::prelude::{KeysInterface, SetsInterface};
+use millrace_event::JournalId;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::id::random_text;
+use crate::redis::script::Script;
+use crate::redis::{Redis, key};
+use crate::{Error, Part, WorkspaceId};
+
+pub use settlement::{Settled, Settlement};
+
+/// Most ids that one script takes; a script holds up every other client of the server while it runs.
+pub const CHUNK: usize = 1000;
+
+/// Most workspaces whose registration is remembered.
+const REGISTERED_LIMIT: usize = 10_000;
+
+static RESERVE: Script = Script::new(include_str!("dedup/reserve.lua"));
+static DONE: Script = Script::new(include_str!("dedup/done.lua"));
+static RELEASE: Script = Script::new(include_str!("dedup/release.lua"));
+
+/// How long things are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long after an event its copies are known as such.
+    pub live: Duration,
+    /// The same for imports, which are repeated over days.
+    pub import: Duration,
+    /// How long a reservation holds when nobody settles it. After that, a client's repeat may become a second
+    /// event.
+    pub pending: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        Self {
+            live: HOUR * 24,
+            import: HOUR * 24 * 7,
+            pending: HOUR / 6,
+        }
+    }
+}
+
+/// Which of the two memories an event falls under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// An event as it happens.
+    Live,
+    /// History.
+    Import,
+}
+
+/// What is known about a message id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// Nothing was; it is this call's now, to be ended with [`Dedup::done`] or [`Dedup::release`].
+    Reserved,
+    /// Its event was accepted before: a duplicate.
+    Done,
+    /// This process, or an earlier run of it on the same journal, is about to accept it: wait for the outcome.
+    PendingOwn,
+    /// Another process is.
+    PendingOther(JournalId),
+    /// The same id stands earlier in this very call; its fate is that one's.
+    Repeated,
+}
+
+/// The memory, as one run of a process with one journal uses it. Clones are the same run.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    redis: Redis,
+    journal: JournalId,
+    run: Arc<str>,
+    config: Config,
+    /// Workspaces where this run is on the list that a later one settles by, and since when.
+    registered: Arc<Mutex<HashMap<WorkspaceId, Instant>>>,
+}
+
+impl Dedup {
+    /// A new run of the process that owns `journal`.
+    ///
+    /// # Errors
+    /// When there are no random bytes to name the run.
+    pub fn new(redis: Redis, journal: JournalId, config: Config) -> Result<Self, Error> {
+        Ok(Self {
+            redis,
+            journal,
+            run: random_text(8)?.into(),
+            config,
+            registered: Arc::default(),
+        })
+    }
+
+    /// Says what is known about each id, and reserves those that are new. The answers are in the order of the
+    /// ids.
+    ///
+    /// # Errors
+    /// When Redis is away or slow: accept the events, count them, and still call [`Dedup::done`] after the
+    /// append, for the call may have taken effect.
+    ///
+    /// # Cancellation
+    /// What was reserved stays so until it expires.
+    pub async fn reserve(
+        &self,
+        workspace: &WorkspaceId,
+        message_ids: &[impl AsRef<str>],
+    ) -> Result<Vec<Reservation>, Error> {
+        let mut answers = vec![Reservation::Repeated; message_ids.len()];
+        let mut first = HashSet::with_capacity(message_ids.len());
+        let mut places = Vec::with_capacity(message_ids.len());
+        let mut fingerprints = Vec::with_capacity(message_ids.len());
+        for (place, id) in message_ids.iter().enumerate() {
+            if first.insert(id.as_ref()) {
+                places.push(place);
+                fingerprints.push(fingerprint(id.as_ref()));
+            }
+        }
+        if places.is_empty() {
+            return Ok(answers);
+        }
+        self.register(workspace).await?;
+        let own = self.owner(&self.run);
+        for (places, fingerprints) in places.chunks(CHUNK).zip(fingerprints.chunks(CHUNK)) {
+            let arguments = vec![own.clone(), millis(self.config.pending)];
+            let known: Vec<String> = self
+                .run_script(&RESERVE, workspace, &self.run, arguments, fingerprints)
+                .await?;
+            if known.len() != places.len() {
+                return Err(Error::Corrupt {
+                    part: Part::Redis,
+                    what: "the answer to a reservation",
+                });
+            }
+            for (place, known) in places.iter().zip(&known) {
+                answers[*place] = self.reservation(known)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Marks ids as done: their events are in the journal. Also for ids that could not be reserved.
+    ///
+    /// # Errors
+    /// When Redis is away or slow: those ids stay pending until they expire.
+    ///
+    /// # Cancellation
+    /// Some may be marked.
+    pub async fn done(
+        &self,
+        workspace: &WorkspaceId,
+        window: Window,
+        message_ids: &[impl AsRef<str>],
+    ) -> Result<(), Error> {
+        for ids in message_ids.chunks(CHUNK) {
+            let fingerprints: Vec<_> = ids.iter().map(|id| fingerprint(id.as_ref())).collect();
+            let arguments = vec![self.lifetime(window)];
+            let _: i64 = self
+                .run_script(&DONE, workspace, &self.run, arguments, &fingerprints)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up reservations of this run: their events did not get into the journal. What is not this run's
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// When Redis is away or slow: those ids stay pending until they expire.
+    ///
+    /// # Cancellation
+    /// Some may be released.
+    pub async fn release(
+        &self,
+        workspace: &WorkspaceId,
+        message_ids: &[impl AsRef<str>],
+    ) -> Result<(), Error> {
+        for ids in message_ids.chunks(CHUNK) {
+            let fingerprints: Vec<_> = ids.iter().map(|id| fingerprint(id.as_ref())).collect();
+            let arguments = vec![self.owner(&self.run)];
+            let _: i64 = self
+                .run_script(&RELEASE, workspace, &self.run, arguments, &fingerprints)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// What earlier runs of this process left pending; to be settled once at start. New requests may be served
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When Redis is away or slow; it can be tried again later.
+    pub async fn settlement(&self) -> Result<Settlement<'_>, Error> {
+        let runs = key::runs(self.redis.prefix(), self.journal);
+        let members: Vec<String> = self.redis.call(self.redis.client().smembers(runs)).await?;
+        Ok(Settlement::of(self, &members))
+    }
+
+    /// Puts this run on the list of the journal's runs in a workspace, before it reserves anything there.
+    async fn register(&self, workspace: &WorkspaceId) -> Result<(), Error> {
+        let now = Instant::now();
+        let fresh = |since: &Instant| now.duration_since(*since) < self.config.pending;
+        {
+            let registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+            if registered.get(workspace).is_some_and(fresh) {
+                return Ok(());
+            }
+        }
+        let runs = key::runs(self.redis.prefix(), self.journal);
+        let member = format!("{}:{workspace}", self.run);
+        // Longer than the pendings that it leads to, registered anew before it ends.
+        let lifetime = i64::try_from(self.config.pending.as_millis().saturating_mul(3)).unwrap_or(i64::MAX);
+        let client = self.redis.client();
+        let _: i64 = self.redis.call(client.sadd(runs.as_str(), member)).await?;
+        let _: i64 = self
+            .redis
+            .call(client.pexpire(runs.as_str(), lifetime, None))
+            .await?;
+        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        if registered.len() >= REGISTERED_LIMIT {
+            registered.clear();
+        }
+        registered.insert(workspace.clone(), now);
+        Ok(())
+    }
+
+    /// Runs a script over the pendings of `run` and the keys of `fingerprints`, which also end its arguments.
+    async fn run_script<T: fred::prelude::FromValue>(
+        &self,
+        script: &Script,
+        workspace: &WorkspaceId,
+        run: &str,
+        first: Vec<String>,
+        fingerprints: &[String],
+    ) -> Result<T, Error> {
+        let prefix = key::message(self.redis.prefix(), workspace);
+        let pending = key::pending(self.redis.prefix(), workspace, &self.owner(run));
+        let call = || {
+            let mut keys = Vec::with_capacity(fingerprints.len() + 1);
+            keys.push(pending.clone());
+            keys.extend(
+                fingerprints
+                    .iter()
+                    .map(|fingerprint| [&prefix, fingerprint.as_str()].concat()),
+            );
+            (keys, first.iter().chain(fingerprints).cloned().collect())
+        };
+        script.run(&self.redis, call).await
+    }
+
+    /// The value of a pending: `p<journal><run>`.
+    fn owner(&self, run: &str) -> String {
+        format!("p{}{run}", self.journal)
+    }
+
+    fn reservation(&self, known: &str) -> Result<Reservation, Error> {
+        let corrupt = Error::Corrupt {
+            part: Part::Redis,
+            what: "the state of a message id",
+        };
+        match known {
+            "" => Ok(Reservation::Reserved),
+            "d" => Ok(Reservation::Done),
+            pending => {
+                let journal = pending.strip_prefix('p').and_then(|owner| owner.get(..16));
+                let journal: JournalId = journal.and_then(|text| text.parse().ok()).ok_or(corrupt)?;
+                if journal == self.journal {
+                    Ok(Reservation::PendingOwn)
+                } else {
+                    Ok(Reservation::PendingOther(journal))
+                }
+            }
+        }
+    }
+
+    fn lifetime(&self, window: Window) -> String {
+        millis(match window {
+            Window::Live => self.config.live,
+            Window::Import => self.config.import,
+        })
+    }
+}
+
+/// A lifetime as Redis takes it: whole milliseconds, at least one.
+fn millis(duration: Duration) -> String {
+    duration.as_millis().max(1).to_string()
+}
+
+/// The first 128 bits of SHA-256, as text.
+fn fingerprint(message_id: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(message_id.as_bytes()).into();
+    let (half, _) = digest.split_at(16);
+    URL_SAFE_NO_PAD.encode(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_short_whatever_the_client_sends() {
+        assert_eq!(fingerprint("abc"), "ungWv48Bz-pBQUDeXa4iIw");
+        assert_eq!(fingerprint(&"x".repeat(100_000)).len(), 22);
+    }
+}

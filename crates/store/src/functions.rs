@@ -1,0 +1,453 @@
+//! Functions: their versions, and which of them a chain runs.
+//!
+//! A version never changes once it is put. Promoting puts one in force for one chain; a rollback returns to
+//! what was in force before that promotion, as often as there is something before.
+
+use std::fmt;
+use std::str::FromStr;
+
+use deadpool_postgres::Transaction;
+use millrace_event::Timestamp;
+
+use crate::postgres::Fields;
+use crate::workspaces::{destination, source};
+use crate::{ChainId, Entity, Error, FunctionId, Name, Postgres, WorkspaceId};
+
+/// Most bytes of source text that a version may have.
+pub const MAX_CODE_BYTES: usize = 1 << 20;
+
+/// What the code is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// JavaScript.
+    JavaScript,
+    /// TypeScript, whose types are stripped.
+    TypeScript,
+}
+
+impl Language {
+    /// The spelling in the store and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JavaScript => "js",
+            Self::TypeScript => "ts",
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Language {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "js" => Ok(Self::JavaScript),
+            "ts" => Ok(Self::TypeScript),
+            _ => Err(Error::Invalid {
+                what: "a language",
+                reason: "is `js` or `ts`",
+            }),
+        }
+    }
+}
+
+/// A version that was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The function.
+    pub function: FunctionId,
+    /// The version, from 1.
+    pub version: u32,
+    /// False when the newest version was this very code already.
+    pub created: bool,
+}
+
+/// Which chain of a workspace, by ids or names of its ends.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The source.
+    pub source: String,
+    /// The destination.
+    pub destination: String,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        let part = Name::default_part().as_str().to_owned();
+        Self {
+            source: part.clone(),
+            destination: part,
+        }
+    }
+}
+
+/// What is in force after a promotion or a rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The chain.
+    pub chain: ChainId,
+    /// The function.
+    pub function: FunctionId,
+    /// Its version.
+    pub version: u32,
+}
+
+/// A function as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The function.
+    pub id: FunctionId,
+    /// Its name.
+    pub name: String,
+    /// Its newest version.
+    pub newest: u32,
+    /// When that was put.
+    pub put_at: Timestamp,
+    /// Where it runs.
+    pub promoted: Vec<Promoted>,
+}
+
+/// A place in a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promoted {
+    /// The name of the chain's source.
+    pub source: String,
+    /// The name of the chain's destination.
+    pub destination: String,
+    /// The place among the chain's functions, from 0.
+    pub position: u32,
+    /// The version in force there.
+    pub version: u32,
+}
+
+/// The repository of functions.
+#[derive(Clone, Debug)]
+pub struct Functions {
+    postgres: Postgres,
+}
+
+impl Functions {
+    /// On a pool.
+    pub const fn new(postgres: Postgres) -> Self {
+        Self { postgres }
+    }
+
+    /// Adds a version of the function of that name, which is made when there is none. Nothing runs it before
+    /// it is promoted. Putting the newest version's code again gives that version.
+    ///
+    /// This judges sizes only; whether the code compiles is for the caller to find out before.
+    ///
+    /// # Errors
+    /// When the code is empty or too long, or Postgres does not answer.
+    ///
+    /// # Cancellation
+    /// The version is there or it is not.
+    pub async fn put(
+        &self,
+        workspace: &WorkspaceId,
+        name: &Name,
+        language: Language,
+        code: &str,
+    ) -> Result<Put, Error> {
+        if code.trim().is_empty() || code.len() > MAX_CODE_BYTES {
+            return Err(Error::Invalid {
+                what: "code",
+                reason: "has 1 byte to 1 MiB and is not only spaces",
+            });
+        }
+        if code.contains('\0') {
+            return Err(Error::Invalid {
+                what: "code",
+                reason: "holds a zero byte",
+            });
+        }
+        self.postgres
+            .call(async {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let insert = "INSERT INTO functions (id, workspace, name) VALUES ($1, $2, $3)
+                    ON CONFLICT (workspace, name) DO NOTHING";
+                let new = FunctionId::mint()?;
+                transaction
+                    .execute(insert, &[&new.as_str(), &workspace.as_str(), &name.as_str()])
+                    .await?;
+                // The lock makes version numbers dense when two people put at once.
+                let function = function(&transaction, workspace, name.as_str(), "FOR UPDATE").await?;
+                let newest = "SELECT version, language, code FROM function_versions
+                    WHERE function = $1 ORDER BY version DESC LIMIT 1";
+                let newest = transaction.query_opt(newest, &[&function.as_str()]).await?;
+                let mut version = 1_i32;
+                if let Some(row) = newest {
+                    let (language_before, code_before): (Language, &str) =
+                        (row.parsed("language")?, row.field("code")?);
+                    if (language_before, code_before) == (language, code) {
+                        return Ok(Put {
+                            function,
+                            version: row.version("version")?,
+                            created: false,
+                        });
+                    }
+                    version = row.field::<i32>("version")?.saturating_add(1);
+                }
+                let insert = "INSERT INTO function_versions (function, version, language, code)
+                    VALUES ($1, $2, $3, $4) RETURNING version";
+                let values: (&str, &str) = (function.as_str(), language.as_str());
+                let row = transaction
+                    .query_one(insert, &[&values.0, &version, &values.1, &code])
+                    .await?;
+                let version = row.version("version")?;
+                transaction.commit().await?;
+                Ok(Put {
+                    function,
+                    version,
+                    created: true,
+                })
+            })
+            .await
+    }
+
+    /// Puts a version in force: `version`, or the newest one. A function that the chain does not have yet goes
+    /// to its end. Promoting what is in force changes nothing.
+    ///
+    /// # Errors
+    /// When workspace, route, function or version do not exist, or Postgres does not answer.
+    ///
+    /// # Cancellation
+    /// It is in force or it is not.
+    pub async fn promote(
+        &self,
+        workspace: &WorkspaceId,
+        route: &Route,
+        id_or_name: &str,
+        version: Option<u32>,
+    ) -> Result<InForce, Error> {
+        self.postgres
+            .call(async {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                lock(&transaction).await?;
+                let chain = chain(&transaction, workspace, route).await?;
+                let function = function(&transaction, workspace, id_or_name, "").await?;
+                let version = existing(&transaction, &function, version).await?;
+                put_in_force(&transaction, workspace, &chain, &function, version).await?;
+                transaction.commit().await?;
+                Ok(InForce {
+                    chain,
+                    function,
+                    version,
+                })
+            })
+            .await
+    }
+
+    /// Returns to the version that was in force before the present one was promoted.
+    ///
+    /// # Errors
+    /// When the function does not run there, nothing was in force before, or Postgres does not answer.
+    ///
+    /// # Cancellation
+    /// It is rolled back or it is not.
+    pub async fn rollback(
+        &self,
+        workspace: &WorkspaceId,
+        route: &Route,
+        id_or_name: &str,
+    ) -> Result<InForce, Error> {
+        self.postgres
+            .call(async {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                lock(&transaction).await?;
+                let chain = chain(&transaction, workspace, route).await?;
+                let function = function(&transaction, workspace, id_or_name, "").await?;
+                let query = "SELECT now.id AS now, before.id AS before, before.version AS version
+                    FROM chain_functions c
+                    JOIN promotions now ON now.id = c.promotion
+                    JOIN promotions before ON before.id = now.previous
+                    WHERE c.chain = $1 AND c.function = $2";
+                let Some(row) = transaction
+                    .query_opt(query, &[&chain.as_str(), &function.as_str()])
+                    .await?
+                else {
+                    return Err(Error::NothingToRollBack {
+                        name: id_or_name.to_owned(),
+                    });
+                };
+                let (now, before): (i64, i64) = (row.field("now")?, row.field("before")?);
+                let mark = "UPDATE promotions SET rolled_back_at = now() WHERE id = $1";
+                transaction.execute(mark, &[&now]).await?;
+                let update = "UPDATE chain_functions SET promotion = $3 WHERE chain = $1 AND function = $2";
+                transaction
+                    .execute(update, &[&chain.as_str(), &function.as_str(), &before])
+                    .await?;
+                let version = row.version("version")?;
+                transaction.commit().await?;
+                Ok(InForce {
+                    chain,
+                    function,
+                    version,
+                })
+            })
+            .await
+    }
+
+    /// The functions of a workspace by name, with where they run.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn list(&self, workspace: &WorkspaceId) -> Result<Vec<Listed>, Error> {
+        let functions = "SELECT DISTINCT ON (f.name) f.id, f.name, v.version, v.created_at
+            FROM functions f JOIN function_versions v ON v.function = f.id
+            WHERE f.workspace = $1 ORDER BY f.name, v.version DESC";
+        let places = "SELECT p.function, p.version, c.position, s.name AS source, d.name AS destination
+            FROM chain_functions c
+            JOIN promotions p ON p.id = c.promotion
+            JOIN chains h ON h.id = c.chain
+            JOIN sources s ON s.id = h.source
+            JOIN destinations d ON d.id = h.destination
+            WHERE c.workspace = $1 ORDER BY s.name, d.name, c.position";
+        self.postgres
+            .call(async {
+                let client = self.postgres.client().await?;
+                let rows = client.query(functions, &[&workspace.as_str()]).await?;
+                let places = client.query(places, &[&workspace.as_str()]).await?;
+                rows.iter()
+                    .map(|row| {
+                        let id: FunctionId = row.parsed("id")?;
+                        let promoted = places
+                            .iter()
+                            .filter(|place| place.field::<&str>("function").is_ok_and(|f| f == id.as_str()))
+                            .map(|place| {
+                                Ok(Promoted {
+                                    source: place.field("source")?,
+                                    destination: place.field("destination")?,
+                                    position: place.version("position")?,
+                                    version: place.version("version")?,
+                                })
+                            })
+                            .collect::<Result<_, Error>>()?;
+                        Ok(Listed {
+                            id,
+                            name: row.field("name")?,
+                            newest: row.version("version")?,
+                            put_at: row.time("created_at")?,
+                            promoted,
+                        })
+                    })
+                    .collect()
+            })
+            .await
+    }
+}
+
+/// Takes the configuration's lock before any other: two promotions never wait for each other in a circle.
+async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
+    transaction
+        .execute("SELECT version FROM config_version FOR UPDATE", &[])
+        .await?;
+    Ok(())
+}
+
+async fn function(
+    transaction: &Transaction<'_>,
+    workspace: &WorkspaceId,
+    id_or_name: &str,
+    locking: &'static str,
+) -> Result<FunctionId, Error> {
+    let query = format!(
+        "SELECT id FROM functions WHERE workspace = $1 AND $2 IN (id, name)
+         ORDER BY id = $2 DESC LIMIT 1 {locking}"
+    );
+    let row = transaction
+        .query_opt(&query, &[&workspace.as_str(), &id_or_name])
+        .await?;
+    row.ok_or_else(|| Error::not_found(Entity::Function, id_or_name))?
+        .parsed("id")
+}
+
+/// The chain between two parts of a workspace, made when there is none: the parts decide that it may exist.
+/// The caller holds the configuration's lock. Looking first keeps the configuration's version still when
+/// nothing is made.
+async fn chain(
+    transaction: &Transaction<'_>,
+    workspace: &WorkspaceId,
+    route: &Route,
+) -> Result<ChainId, Error> {
+    let source = source(transaction, workspace, &route.source).await?.id;
+    let destination = destination(transaction, workspace, &route.destination).await?.id;
+    let ends = (source.as_str(), destination.as_str());
+    let query = "SELECT id FROM chains WHERE source = $1 AND destination = $2";
+    if let Some(row) = transaction.query_opt(query, &[&ends.0, &ends.1]).await? {
+        return row.parsed("id");
+    }
+    let new = ChainId::mint()?;
+    let insert = "INSERT INTO chains (id, workspace, source, destination) VALUES ($1, $2, $3, $4)";
+    transaction
+        .execute(insert, &[&new.as_str(), &workspace.as_str(), &ends.0, &ends.1])
+        .await?;
+    Ok(new)
+}
+
+/// The version asked for, if it exists; without one the newest.
+async fn existing(
+    transaction: &Transaction<'_>,
+    function: &FunctionId,
+    version: Option<u32>,
+) -> Result<u32, Error> {
+    let query = "SELECT version FROM function_versions
+        WHERE function = $1 AND version = coalesce($2, version) ORDER BY version DESC LIMIT 1";
+    // What does not fit the column does not exist either.
+    let wanted = version.map(|version| i32::try_from(version).unwrap_or(0));
+    let row = transaction
+        .query_opt(query, &[&function.as_str(), &wanted])
+        .await?;
+    let asked = || {
+        version.map_or_else(
+            || format!("{function}"),
+            |version| format!("{function}@{version}"),
+        )
+    };
+    row.ok_or_else(|| Error::not_found(Entity::FunctionVersion, asked()))?
+        .version("version")
+}
+
+async fn put_in_force(
+    transaction: &Transaction<'_>,
+    workspace: &WorkspaceId,
+    chain: &ChainId,
+    function: &FunctionId,
+    version: u32,
+) -> Result<(), Error> {
+    let ids = (workspace.as_str(), chain.as_str(), function.as_str());
+    let query = "SELECT p.id, p.version FROM chain_functions c JOIN promotions p ON p.id = c.promotion
+        WHERE c.chain = $1 AND c.function = $2";
+    let now = transaction.query_opt(query, &[&ids.1, &ids.2]).await?;
+    let previous: Option<i64> = match &now {
+        Some(row) if row.version("version")? == version => return Ok(()),
+        Some(row) => Some(row.field("id")?),
+        None => None,
+    };
+    let insert = "INSERT INTO promotions (chain, function, version, previous)
+        SELECT $1, function, version, $4 FROM function_versions WHERE function = $2 AND version::bigint = $3
+        RETURNING id";
+    let row = transaction
+        .query_one(insert, &[&ids.1, &ids.2, &i64::from(version), &previous])
+        .await?;
+    let promotion: i64 = row.field("id")?;
+    if previous.is_some() {
+        let update = "UPDATE chain_functions SET promotion = $3 WHERE chain = $1 AND function = $2";
+        transaction.execute(update, &[&ids.1, &ids.2, &promotion]).await?;
+    } else {
+        let append = "INSERT INTO chain_functions (workspace, chain, position, function, promotion)
+            SELECT $1, $2, coalesce(max(position) + 1, 0), $3, $4 FROM chain_functions WHERE chain = $2";
+        transaction
+            .execute(append, &[&ids.0, &ids.1, &ids.2, &promotion])
+            .await?;
+    }
+    Ok(())
+}

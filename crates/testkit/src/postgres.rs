@@ -1,0 +1,123 @@
+//! A database of its own for each test, on the server that `MILLRACE_TEST_POSTGRES` names.
+
+use anyhow::{Context, Result};
+use tokio_postgres::{Client, Config, NoTls};
+use uuid::Uuid;
+
+/// The variable that names the server and an account that may create databases.
+pub const VARIABLE: &str = "MILLRACE_TEST_POSTGRES";
+
+/// An empty database; dropped with this value, whoever is still connected to it.
+#[derive(Debug)]
+pub struct Database {
+    name: String,
+    server: String,
+    url: String,
+}
+
+impl Database {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the variable is missing or the server does not answer: a test without its server fails.
+    pub async fn create() -> Result<Self> {
+        let server = server()?;
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        execute(&server, &format!("CREATE DATABASE {name}")).await?;
+        let url = with_database(&server, &name)?;
+        Ok(Self { name, server, url })
+    }
+
+    /// `postgres://…` of this database.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection of the test's own, for what the code under test does not offer.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn client(&self) -> Result<Client> {
+        connect(&self.url).await
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // A thread of its own, because a runtime cannot be entered from within another.
+        let (server, statement) = (
+            self.server.clone(),
+            format!("DROP DATABASE {} WITH (FORCE)", self.name),
+        );
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(execute(&server, &statement))
+        });
+        // A database that stays behind is litter, and no reason to fail a test that has passed.
+        drop(dropping.join());
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the address of the test stack is no configuration of a service"
+)]
+fn server() -> Result<String> {
+    std::env::var(VARIABLE)
+        .with_context(|| format!("{VARIABLE} is not set: this test needs PostgreSQL, see `./dev env`"))
+}
+
+async fn execute(server: &str, statement: &str) -> Result<()> {
+    let client = connect(server).await?;
+    client
+        .batch_execute(statement)
+        .await
+        .with_context(|| statement.to_owned())
+}
+
+async fn connect(url: &str) -> Result<Client> {
+    let config: Config = url
+        .parse()
+        .with_context(|| format!("{VARIABLE} is not the address of a server"))?;
+    let (client, connection) = config
+        .connect(NoTls)
+        .await
+        .context("PostgreSQL does not answer")?;
+    // Ends when the client is dropped; what goes wrong the client sees.
+    drop(tokio::spawn(connection));
+    Ok(client)
+}
+
+/// The same URL with another database.
+fn with_database(server: &str, name: &str) -> Result<String> {
+    let (address, options) = match server.split_once('?') {
+        Some((address, options)) => (address, format!("?{options}")),
+        None => (server, String::new()),
+    };
+    let (scheme, rest) = address
+        .split_once("://")
+        .with_context(|| format!("{VARIABLE} is not a URL"))?;
+    let host = rest.split_once('/').map_or(rest, |(host, _)| host);
+    Ok(format!("{scheme}://{host}/{name}{options}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn only_the_database_of_the_url_is_changed() {
+        for (server, url) in [
+            ("postgres://u:p@h:5432/postgres", "postgres://u:p@h:5432/t"),
+            ("postgres://u@h", "postgres://u@h/t"),
+            (
+                "postgres://u@h/x?sslmode=disable",
+                "postgres://u@h/t?sslmode=disable",
+            ),
+        ] {
+            assert_eq!(with_database(server, "t").expect("a url"), url);
+        }
+    }
+}

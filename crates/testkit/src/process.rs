@@ -1,0 +1,272 @@
+//! Real binaries: started, watched, terminated and killed by their id.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::http::Client;
+use crate::wait::until;
+
+const READY: Duration = Duration::from_secs(60);
+
+/// A binary of this workspace's development build, which `cargo build` must have made.
+///
+/// # Errors
+/// It is not there.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("the test does not know where it is")?;
+    // target/<profile>/deps/<test> → target/<profile>/<name>
+    let path = own
+        .ancestors()
+        .nth(2)
+        .context("the test is not in a target directory")?
+        .join(name);
+    if !path.is_file() {
+        bail!(
+            "{} is missing; build the services first: `cargo build --workspace`",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// An address on loopback that nobody listens on.
+///
+/// # Errors
+/// The machine has none left.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// How to start a process.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What it is called in messages.
+    pub name: String,
+    /// The binary and its arguments.
+    pub argv: Vec<String>,
+    /// Its environment, beside `PATH`.
+    pub environment: Vec<(String, String)>,
+    /// Where its output goes; appended over restarts.
+    pub log: PathBuf,
+}
+
+/// A started process. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    program: Program,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts `program`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(program: Program) -> Result<Self> {
+        let mut process = Self { program, child: None };
+        process.start_again()?;
+        Ok(process)
+    }
+
+    /// Starts it again after it ended.
+    ///
+    /// # Errors
+    /// It still runs, or cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("{} still runs", self.program.name);
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.program.log)?;
+        let (binary, arguments) = self
+            .program
+            .argv
+            .split_first()
+            .context("a program needs a binary")?;
+        let child = Command::new(binary)
+            .args(arguments)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| name == "PATH" || name == "RUST_BACKTRACE"))
+            .envs(self.program.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", self.program.name))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Its id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Waits until `url` answers 200.
+    ///
+    /// # Errors
+    /// It ended, or does not within a minute; with the end of its log.
+    pub async fn ready(&mut self, client: &Client, url: &str) -> Result<()> {
+        let what = format!("{} ready at {url}", self.program.name);
+        let end = tokio::time::Instant::now() + READY;
+        loop {
+            if let Ok(answer) = client.get(url).await
+                && answer.status == http::StatusCode::OK
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.ended()? {
+                bail!("{} ended with {status}:\n{}", self.program.name, self.tail());
+            }
+            if tokio::time::Instant::now() >= end {
+                bail!("{what}: not within {READY:?}:\n{}", self.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.end(Duration::from_secs(10)).await.map(drop)
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Errors
+    /// It does not run, or not end within `patience`.
+    pub async fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.end(patience).await
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self
+            .child
+            .as_ref()
+            .with_context(|| format!("{} does not run", self.program.name))?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    async fn end(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.program.name);
+        let child = self
+            .child
+            .as_mut()
+            .with_context(|| format!("{} does not run", self.program.name))?;
+        let end = tokio::time::Instant::now() + patience;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status);
+            }
+            if tokio::time::Instant::now() >= end {
+                bail!("{what}: not within {patience:?}:\n{}", self.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(child) = self.child.as_mut() else {
+            return Ok(None);
+        };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
+    /// Where its output is.
+    pub fn log(&self) -> &Path {
+        &self.program.log
+    }
+
+    /// The end of its output.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read(&self.program.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.as_mut() {
+            // Both fail only where it has ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// Runs a program to its end, whatever its exit status.
+///
+/// # Errors
+/// It cannot be started, or does not end within a minute.
+pub async fn ended(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(binary(name)?);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(tokio::time::timeout(Duration::from_secs(60), command.output()).await??)
+}
+
+/// Runs a program to its end and returns what it printed.
+///
+/// # Errors
+/// It cannot be started, or does not end with 0 within a minute; with what it said.
+pub async fn output(name: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<String> {
+    let output = ended(name, arguments, environment).await?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{name} {} ended with {}: {said}",
+            arguments.join(" "),
+            output.status
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Waits until something listens on `address`.
+///
+/// # Errors
+/// Not within `patience`.
+pub async fn listens(address: SocketAddr, patience: Duration) -> Result<()> {
+    until(
+        &format!("something listens on {address}"),
+        patience,
+        || async move {
+            Ok(tokio::net::TcpStream::connect(address)
+                .await
+                .is_ok()
+                .then_some(()))
+        },
+    )
+    .await
+}

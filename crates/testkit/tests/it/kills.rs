@@ -1,0 +1,78 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_testkit::oracle::{FUNCTION, Oracle};
+use millrace_testkit::pipeline::{Options, Pipeline, SERVICES};
+use millrace_testkit::wait::until;
+
+use crate::{PATIENCE, load, say};
+
+const EVENTS: u64 = 20_000;
+const KILLS_EACH: u64 = 3;
+
+#[tokio::test]
+async fn every_service_killed_three_times_under_load_loses_nothing_and_doubles_nothing() {
+    let quick = |section: &'static str| vec![(section, "6s".to_owned())];
+    let options = Options {
+        settings: [
+            ("rotor", quick("MILLRACE__CONSUMER__SESSION_TIMEOUT")),
+            ("bulker", quick("MILLRACE__CONSUMER__SESSION_TIMEOUT")),
+        ]
+        .into(),
+        ..Options::default()
+    };
+    let mut pipeline = Pipeline::start(options).await.expect("the pipeline starts");
+    pipeline
+        .put_function("stamp", FUNCTION)
+        .await
+        .expect("the function is taken");
+    let (sender, oracle) = (pipeline.sender(), Arc::new(Oracle::default()));
+
+    // A kill falls due each time another ninth or so of the events was acknowledged; the services take turns.
+    let load = tokio::spawn({
+        let (sender, oracle) = (sender.clone(), Arc::clone(&oracle));
+        async move { load::send(&sender, &oracle, 0..EVENTS).await }
+    });
+    let kills = KILLS_EACH * 3;
+    for kill in 0..kills {
+        let due = EVENTS * (kill + 1) / (kills + 2);
+        let reached = until("the load goes on", PATIENCE, || async {
+            Ok((oracle.acknowledged_count() >= due || load.is_finished()).then_some(()))
+        });
+        reached
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", pipeline.tails()));
+        let service = SERVICES[usize::try_from(kill).expect("small") % 3];
+        pipeline
+            .kill_and_restart(service)
+            .await
+            .expect("killed and started");
+    }
+    load.await
+        .expect("no panic")
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", pipeline.tails()));
+    for service in SERVICES {
+        pipeline.ready(service).await.expect("it comes back");
+    }
+    pipeline.rows(EVENTS, PATIENCE).await.expect("all arrive");
+    // What is there twice would come late: the whole log must have been worked through.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let report = oracle.check(&pipeline).await.expect("the table answers");
+    let ledger = pipeline
+        .metric("bulker", "millrace_bulker_records_total", "duplicate")
+        .await
+        .expect("there");
+    say(&format!(
+        "{EVENTS} events, {kills} kills: {} sent again by the clients, {ledger} duplicates removed by the ledger since \
+         its last kill; right {}, missing {}, repeated {}, altered {}, phantom {}",
+        report.sent_again,
+        report.right,
+        report.missing.len(),
+        report.repeated.len(),
+        report.altered.len(),
+        report.phantom.len(),
+    ));
+    assert!(report.is_clean(), "{report:?}\n{}", pipeline.tails());
+    assert_eq!(report.right, EVENTS);
+}

@@ -1,0 +1,176 @@
+use bytes::Bytes;
+
+use super::{RowId, SchemaMoved};
+use crate::native::frame::{self, Frames};
+use crate::native::{self, Cell, Column, NamedColumn};
+use crate::schema::ColumnSpec;
+
+/// One Native block of one table partition, compressed and ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Block {
+    month: u32,
+    rows: Vec<RowId>,
+    columns: String,
+    byte_size: usize,
+    frames: Vec<Bytes>,
+}
+
+impl Block {
+    pub(crate) fn new(month: u32, rows: Vec<RowId>, columns: &[NamedColumn<'_>]) -> Self {
+        let mut names = String::new();
+        for named in columns {
+            let separator = if names.is_empty() { "" } else { ", " };
+            names.push_str(separator);
+            names.push('`');
+            names.push_str(named.name);
+            names.push('`');
+        }
+        let count = columns.first().map_or(0, |named| named.column.len());
+        let mut frames = Frames::new();
+        native::write_block(&mut frames, count, columns);
+        let size =
+            |named: &NamedColumn<'_>| named.column.byte_size() + named.name.len() + named.type_name.len() + 2;
+        Self {
+            month,
+            rows,
+            columns: names,
+            byte_size: columns.iter().map(size).sum(),
+            frames: frames.finish(),
+        }
+    }
+
+    /// The table partition, as `toYYYYMM` shows it.
+    pub const fn month(&self) -> u32 {
+        self.month
+    }
+
+    /// The rows in the order of the block.
+    pub fn rows(&self) -> &[RowId] {
+        &self.rows
+    }
+
+    /// The size before compression, in bytes, to within the few of the block's head.
+    pub const fn byte_size(&self) -> usize {
+        self.byte_size
+    }
+
+    /// The size as it is held and sent, in bytes.
+    pub fn compressed_size(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+
+    /// The columns' names, quoted, as `INSERT` lists them.
+    pub(crate) fn columns(&self) -> &str {
+        &self.columns
+    }
+
+    /// The block as it is sent.
+    pub(crate) fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+
+    /// The block in the Native format, decompressed for who wants to look at it.
+    pub fn body(&self) -> Vec<u8> {
+        frame::decompress(&self.frames)
+    }
+}
+
+/// The rows of one partition while they come in.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    rows: Vec<RowId>,
+    /// By position in the schema, added columns behind; `None` where no row has a value.
+    columns: Vec<Option<Column>>,
+}
+
+impl Part {
+    /// Adds a row whose cells were made for these very columns.
+    pub(super) fn append<'s, 'c>(
+        &mut self,
+        id: RowId,
+        cells: impl Iterator<Item = (usize, &'c Cell<'c>)>,
+        spec: impl Fn(usize) -> Option<&'s ColumnSpec>,
+    ) {
+        let row = self.rows.len();
+        for (position, cell) in cells {
+            if self.columns.len() <= position {
+                self.columns.resize_with(position + 1, || None);
+            }
+            let Some(slot) = self.columns.get_mut(position) else {
+                continue;
+            };
+            if slot.is_none() {
+                *slot = spec(position).and_then(|spec| Column::new(&spec.column_type));
+            }
+            #[expect(
+                clippy::expect_used,
+                reason = "no cell is made for a column that cannot be encoded"
+            )]
+            let column = slot.as_mut().expect("a column that can be encoded");
+            column.pad_to(row);
+            #[expect(clippy::expect_used, reason = "the cell was made for this column's type")]
+            column.push(cell).expect("a cell of the column's form");
+        }
+        self.rows.push(id);
+    }
+
+    pub(super) fn byte_size(&self) -> usize {
+        let rows = self.rows.len();
+        let size =
+            |column: &Column| column.byte_size() + (rows - column.len()) * column.byte_size_of_missing();
+        self.columns.iter().flatten().map(size).sum()
+    }
+
+    /// The block, with the types that the table has. Columns without any value are left to their defaults.
+    pub(super) fn finish(
+        mut self,
+        month: u32,
+        specs: &[(&ColumnSpec, Option<&ColumnSpec>)],
+    ) -> Result<Block, SchemaMoved> {
+        let mut named = Vec::with_capacity(self.columns.len());
+        for ((encoded, stored), column) in specs.iter().zip(&mut self.columns) {
+            let Some(column) = column else { continue };
+            let Some(stored) = stored.filter(|stored| stored.column_type == encoded.column_type) else {
+                return Err(SchemaMoved {
+                    column: encoded.name.clone(),
+                });
+            };
+            column.pad_to(self.rows.len());
+            named.push(NamedColumn {
+                name: &stored.name,
+                type_name: &stored.type_name,
+                column,
+            });
+        }
+        Ok(Block::new(month, self.rows, &named))
+    }
+}
+
+/// The month of a point in time as `toYYYYMM` shows it, in UTC. Howard Hinnant's `civil_from_days`.
+pub(crate) fn month_of(millis: i64) -> u32 {
+    let days = millis.div_euclid(86_400_000) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    // Four-digit years: what is clamped to `DateTime64(3)` never leaves them.
+    u32::try_from(year * 100 + month).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{MAX_MILLIS, MIN_MILLIS};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_month_is_the_one_of_the_calendar(millis in MIN_MILLIS..=MAX_MILLIS) {
+            let zoned = jiff::Timestamp::from_millisecond(millis).expect("in range").to_zoned(jiff::tz::TimeZone::UTC);
+            prop_assert_eq!(month_of(millis).to_string(), zoned.strftime("%Y%m").to_string());
+        }
+    }
+}

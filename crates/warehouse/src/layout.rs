@@ -1,0 +1,352 @@
+//! The event table: its core columns, its DDL, and the check that refuses a table which would break exactly-once.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use crate::client::Warehouse;
+use crate::column_type::{ColumnType, Scalar};
+use crate::error::{Error, UnfitReason};
+use crate::name::{Database, TableName};
+use crate::schema::{ColumnSpec, Schema};
+
+/// How many insert tokens a table remembers. At one insert a second and partition it is hours for a table.
+pub const DEDUPLICATION_WINDOW: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+
+/// Events of one table go to one partition per month of `received_at`, in UTC.
+pub const PARTITION_KEY: &str = "toYYYYMM(received_at)";
+
+/// The columns that hold a row's identity, in the order of their projection.
+pub const IDENTITY: [(&str, &str); 4] = [
+    ("_journal", "UInt64"),
+    ("_partition", "UInt32"),
+    ("_seq", "UInt64"),
+    ("_sub", "UInt16"),
+];
+
+/// A column that every event table has.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreColumn {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub type_name: &'static str,
+    /// How it is compressed; the server's default where it is empty.
+    pub codec: &'static str,
+}
+
+/// The columns of every event table besides its identity, in the order of the table.
+///
+/// Date-times are in UTC, so that the month of a row does not depend on the server's time zone.
+pub const CORE: [CoreColumn; 16] = [
+    core("message_id", "String", "ZSTD(1)"),
+    core("type", "LowCardinality(String)", ""),
+    core("event", "LowCardinality(String)", ""),
+    core("anonymous_id", "String", "ZSTD(1)"),
+    core("user_id", "String", "ZSTD(1)"),
+    core("group_id", "String", "ZSTD(1)"),
+    core("previous_id", "String", "ZSTD(1)"),
+    core("name", "String", "ZSTD(1)"),
+    core("category", "String", "ZSTD(1)"),
+    core("timestamp", "DateTime64(3, 'UTC')", "Delta, ZSTD(1)"),
+    core(
+        "original_timestamp",
+        "Nullable(DateTime64(3, 'UTC'))",
+        "Delta, ZSTD(1)",
+    ),
+    core("sent_at", "Nullable(DateTime64(3, 'UTC'))", "Delta, ZSTD(1)"),
+    core("received_at", "DateTime64(3, 'UTC')", "Delta, ZSTD(1)"),
+    core("ingested_at", "DateTime64(3, 'UTC')", "Delta, ZSTD(1)"),
+    core("source", "LowCardinality(String)", ""),
+    core("extra", "String", "ZSTD(1)"),
+];
+
+const fn core(name: &'static str, type_name: &'static str, codec: &'static str) -> CoreColumn {
+    CoreColumn {
+        name,
+        type_name,
+        codec,
+    }
+}
+
+/// Whether a name belongs to the table itself, so that no property may have it.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('_') || CORE.iter().any(|column| column.name == name)
+}
+
+/// What may differ from one event table to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How many insert tokens the table remembers.
+    pub deduplication_window: NonZeroU32,
+    /// After how many days from `received_at` rows are deleted; never where it is not set.
+    pub ttl_days: Option<NonZeroU16>,
+    /// Whether the table gets live counts: see [`crate::counts`].
+    pub live_counts: bool,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            deduplication_window: DEDUPLICATION_WINDOW,
+            ttl_days: None,
+            live_counts: true,
+        }
+    }
+}
+
+/// The statement that makes a database.
+pub fn create_database(database: &Database) -> String {
+    format!("CREATE DATABASE IF NOT EXISTS {}", database.quoted())
+}
+
+/// The statement that makes an event table; a table that is there already stays as it is.
+///
+/// The projection answers which identities a table holds from one granule (the sort key is for analysts, and a
+/// skip index on the identity stops helping once parts are merged); lightweight deletes rebuild it.
+pub fn create_table(table: &TableName, layout: &Layout) -> String {
+    let mut sql = format!("CREATE TABLE IF NOT EXISTS {}\n(\n", table.quoted());
+    for column in &CORE {
+        sql.push_str(&format!("    `{}` {}", column.name, column.type_name));
+        if !column.codec.is_empty() {
+            sql.push_str(&format!(" CODEC({})", column.codec));
+        }
+        sql.push_str(",\n");
+    }
+    for (name, type_name) in IDENTITY {
+        let codec = match name {
+            "_seq" => "Delta, ZSTD(1)",
+            _ => "ZSTD(1)",
+        };
+        sql.push_str(&format!("    `{name}` {type_name} CODEC({codec}),\n"));
+    }
+    let identity = IDENTITY.map(|(name, _)| name).join(", ");
+    sql.push_str(&format!(
+        "    PROJECTION _identity (SELECT {identity} ORDER BY {identity})\n)\n\
+         ENGINE = MergeTree\n\
+         PARTITION BY {PARTITION_KEY}\n\
+         ORDER BY (type, event, toStartOfHour(timestamp), cityHash64(anonymous_id), message_id)\n"
+    ));
+    if let Some(days) = layout.ttl_days {
+        sql.push_str(&format!(
+            "TTL toDateTime(received_at) + INTERVAL {days} DAY DELETE\n"
+        ));
+    }
+    sql.push_str(&format!(
+        "SETTINGS non_replicated_deduplication_window = {}, \
+         lightweight_mutation_projection_mode = 'rebuild'",
+        layout.deduplication_window
+    ));
+    sql
+}
+
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct TableRow {
+    engine: String,
+    engine_full: String,
+    partition_key: String,
+}
+
+impl Warehouse {
+    /// Makes the database, the event table and its live counts where they are missing, and checks the table.
+    ///
+    /// # Errors
+    /// The server does not answer or refuses, or the table that is there is not fit: see [`Self::check_table`].
+    ///
+    /// # Cancellation
+    /// The database or the table may be made or not; calling again is safe.
+    pub async fn create_table(&self, table: &TableName, layout: &Layout) -> Result<Schema, Error> {
+        self.execute(&create_database(table.database())).await?;
+        self.execute(&create_table(table, layout)).await?;
+        if layout.live_counts {
+            self.create_counts(table, layout).await?;
+        }
+        self.check_table(table, layout.deduplication_window).await
+    }
+
+    /// Reads a table back and refuses one that could hold a row twice: without a deduplication window of at
+    /// least `window`, partitioned otherwise than by month, without the identity columns, with core columns that
+    /// cannot take an event, or with a view behind it whose target lacks the window: see [`Self::check_views`].
+    ///
+    /// # Errors
+    /// The server does not answer, or [`Error::UnfitTable`] with the reason.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn check_table(&self, table: &TableName, window: NonZeroU32) -> Result<Schema, Error> {
+        let unfit = |reason| Error::UnfitTable {
+            table: table.clone(),
+            reason,
+        };
+        let found = self.table_row(table).await?;
+        check_engine(&found, window).map_err(unfit)?;
+        if !["", PARTITION_KEY].contains(&found.partition_key.as_str()) {
+            return Err(unfit(UnfitReason::PartitionKey(found.partition_key)));
+        }
+        let schema = Schema::read(self, table).await?;
+        check_columns(&schema).map_err(unfit)?;
+        self.check_views(table, window).await?;
+        Ok(schema)
+    }
+
+    /// Refuses a table, for instance the target of a view, whose engine keeps no deduplication window of at
+    /// least `window`.
+    ///
+    /// # Errors
+    /// The server does not answer, or [`Error::UnfitTable`] with the reason.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn check_window(&self, table: &TableName, window: NonZeroU32) -> Result<(), Error> {
+        let found = self.table_row(table).await?;
+        check_engine(&found, window).map_err(|reason| Error::UnfitTable {
+            table: table.clone(),
+            reason,
+        })
+    }
+
+    async fn table_row(&self, table: &TableName) -> Result<TableRow, Error> {
+        let query = self
+            .client()
+            .query("SELECT engine, engine_full, partition_key FROM system.tables WHERE database = ? AND name = ?")
+            .bind(table.database().as_str())
+            .bind(table.table());
+        let found: Option<TableRow> = self.bounded(query.fetch_optional()).await?;
+        found.ok_or_else(|| Error::UnfitTable {
+            table: table.clone(),
+            reason: UnfitReason::Missing,
+        })
+    }
+}
+
+fn check_engine(found: &TableRow, window: NonZeroU32) -> Result<(), UnfitReason> {
+    if !found.engine.ends_with("MergeTree") {
+        return Err(UnfitReason::Engine(found.engine.clone()));
+    }
+    let (found, wanted) = (
+        window_of(&found.engine, &found.engine_full),
+        u64::from(window.get()),
+    );
+    if found < wanted {
+        return Err(UnfitReason::Window { found, wanted });
+    }
+    Ok(())
+}
+
+/// The window in `system.tables.engine_full`, which lists the settings that differ from the server's defaults.
+pub(crate) fn window_of(engine: &str, engine_full: &str) -> u64 {
+    let setting = if engine.starts_with("Replicated") {
+        "replicated_deduplication_window = "
+    } else {
+        "non_replicated_deduplication_window = "
+    };
+    let settings = engine_full
+        .rsplit_once("SETTINGS ")
+        .map_or("", |(_, settings)| settings);
+    settings
+        .split(", ")
+        .find_map(|entry| entry.strip_prefix(setting)?.trim_matches('\'').parse().ok())
+        .unwrap_or(0)
+}
+
+/// Refuses a schema in which an identity column or a core column is missing or cannot take its values.
+pub(crate) fn check_columns(schema: &Schema) -> Result<(), UnfitReason> {
+    let core = CORE.iter().map(|column| (column.name, column.type_name));
+    for (name, wanted) in IDENTITY.into_iter().chain(core) {
+        let found = schema.get(name);
+        if !found.is_some_and(|column| takes_core(column, wanted)) {
+            let found = found.map(|column| column.type_name.clone());
+            return Err(UnfitReason::Column { name, wanted, found });
+        }
+    }
+    Ok(())
+}
+
+/// Identities are exact, and so is `received_at` with its time zone, on which partitions stand. Elsewhere another
+/// wrapper of the same type does: text may be `LowCardinality`, a date-time `Nullable`.
+fn takes_core(found: &ColumnSpec, wanted: &str) -> bool {
+    if found.name.starts_with('_') || found.name == "received_at" {
+        return wanted == found.type_name;
+    }
+    let (wanted, found) = (&ColumnType::parse(wanted), &found.column_type);
+    let scalar = |column: &ColumnType| match column {
+        ColumnType::Plain(scalar) | ColumnType::Nullable(scalar) => Some(*scalar),
+        ColumnType::LowCardinality | ColumnType::LowCardinalityNullable => Some(Scalar::String),
+        ColumnType::Array(_) | ColumnType::Other => None,
+    };
+    scalar(wanted).is_some() && scalar(wanted) == scalar(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Vec<ColumnSpec> {
+        let core = CORE.iter().map(|column| (column.name, column.type_name));
+        let columns = core.chain(IDENTITY);
+        columns
+            .map(|(name, type_name)| ColumnSpec::new(name, ColumnType::parse(type_name)))
+            .collect()
+    }
+
+    #[test]
+    fn the_table_has_what_exactly_once_stands_on() {
+        let table: TableName = "ws_demo.events".parse().expect("a name");
+        let sql = create_table(
+            &table,
+            &Layout {
+                ttl_days: NonZeroU16::new(30),
+                ..Layout::default()
+            },
+        );
+        for part in [
+            "CREATE TABLE IF NOT EXISTS `ws_demo`.`events`",
+            "`_journal` UInt64 CODEC(ZSTD(1))",
+            "PROJECTION _identity (SELECT _journal, _partition, _seq, _sub ORDER BY _journal, _partition, _seq, _sub)",
+            "PARTITION BY toYYYYMM(received_at)",
+            "TTL toDateTime(received_at) + INTERVAL 30 DAY DELETE",
+            "non_replicated_deduplication_window = 10000",
+        ] {
+            assert!(sql.contains(part), "{part} is not in {sql}");
+        }
+    }
+
+    #[test]
+    fn the_window_is_read_from_the_engine_of_either_kind() {
+        let full =
+            "MergeTree PARTITION BY x ORDER BY a SETTINGS non_replicated_deduplication_window = 100, b = 1";
+        assert_eq!(window_of("MergeTree", full), 100);
+        assert_eq!(window_of("ReplicatedMergeTree", full), 0);
+        assert_eq!(
+            window_of(
+                "MergeTree",
+                "MergeTree ORDER BY a SETTINGS index_granularity = 8192"
+            ),
+            0
+        );
+        assert_eq!(window_of("MergeTree", "MergeTree ORDER BY a"), 0);
+    }
+
+    #[test]
+    fn a_schema_without_its_identity_is_refused_by_name() {
+        let columns = schema()
+            .into_iter()
+            .filter(|column| column.name != "_seq")
+            .collect();
+        let reason = check_columns(&Schema::new(columns)).expect_err("no _seq");
+        assert_eq!(
+            reason,
+            UnfitReason::Column {
+                name: "_seq",
+                wanted: "UInt64",
+                found: None
+            }
+        );
+        let mut columns = schema();
+        for column in &mut columns {
+            if column.name == "_sub" {
+                *column = ColumnSpec::new("_sub", ColumnType::parse("UInt32"));
+            }
+        }
+        assert!(check_columns(&Schema::new(columns)).is_err());
+        assert_eq!(check_columns(&Schema::new(schema())), Ok(()));
+    }
+}

@@ -1,0 +1,140 @@
+//! Every query of `docs/analytics.md` gives the answer that stands below it, on the shop that the page describes.
+
+use millrace_event::Timestamp;
+use millrace_warehouse::{Outcome, Row};
+use serde_json::{Value, json};
+
+use crate::place::{Place, id, raw};
+
+const PAGE: &str = include_str!("../../../../docs/analytics.md");
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// Monday 2026-11-02T00:00:00Z.
+const MONDAY: i64 = 1_793_577_600_000;
+const PEOPLE: i64 = 120;
+
+/// What person number `person` of the shop does, each thing with its time.
+fn journey(person: i64) -> Vec<(i64, Value)> {
+    let every = |n: i64| person % n == 0;
+    let channel = ["mail", "search", "social"][usize::try_from(person % 3).expect("of three")];
+    let start = MONDAY + (person % 10) * DAY + 10 * HOUR + (person % 60) * MINUTE;
+    let page = |path: &str| json!({"type": "page", "name": "Page", "context": {"page": {"path": path}}});
+    let mut first = page("/");
+    first["context"]["campaign"] = json!({ "source": channel });
+    let mut events = vec![(start, first)];
+    let mut track = |after: i64, name: &str, properties: Value| {
+        let event = json!({"type": "track", "event": name, "properties": properties});
+        events.push((start + after, event));
+    };
+    if every(2) {
+        track(MINUTE, "Product Viewed", json!({"sku": "A"}));
+    }
+    if every(4) {
+        track(2 * MINUTE, "Product Added", json!({"sku": "A"}));
+    }
+    if every(8) {
+        let products = json!([{"sku": "A", "quantity": 1}, {"sku": "B", "quantity": 2}]);
+        let revenue = 10 * (1 + person % 3);
+        track(
+            3 * MINUTE,
+            "Order Completed",
+            json!({"revenue": revenue, "products": products}),
+        );
+    }
+    if every(4) {
+        let plan = if every(8) { "pro" } else { "free" };
+        let user = format!("user-{person}");
+        events.push((
+            start + 150_000,
+            json!({"type": "identify", "userId": user, "traits": {"plan": plan}}),
+        ));
+    }
+    if every(6) {
+        events.push((start + 2 * HOUR, page("/account")));
+    }
+    if every(5) {
+        events.push((start + DAY, page("/offers")));
+    }
+    if every(10) {
+        events.push((start + 7 * DAY, page("/offers")));
+    }
+    events
+}
+
+async fn open_the_shop(place: &Place) {
+    let (table, schema) = place.events().await;
+    let mut events = Vec::new();
+    for person in 0..PEOPLE {
+        for (at, mut event) in journey(person) {
+            event["anonymousId"] = json!(format!("anon-{person}"));
+            events.push((Timestamp::clamped_from_millis(at), raw(&event.to_string())));
+        }
+    }
+    let ids: Vec<_> = (0..events.len()).map(|number| format!("m-{number}")).collect();
+    let rows: Vec<_> = (0..)
+        .zip(&events)
+        .zip(&ids)
+        .map(|((seq, (at, event)), message_id)| Row {
+            id: id(seq),
+            received_at: *at,
+            sent_at: None,
+            source: "shop",
+            message_id,
+            event,
+        })
+        .collect();
+    let encoded = place.encode(&table, &schema, &rows).await;
+    assert_eq!(encoded.refused, [], "every row fits");
+    for (index, block) in encoded.blocks.iter().enumerate() {
+        let outcome = place.insert(&table, block, &format!("shop-{index}")).await;
+        assert!(matches!(outcome, Outcome::Applied), "{outcome:?}");
+    }
+}
+
+/// The queries of the page, each with the answer below it.
+fn queries() -> Vec<(&'static str, &'static str)> {
+    let mut queries = Vec::new();
+    for section in PAGE.split("```sql\n").skip(1) {
+        let (sql, rest) = section.split_once("```").expect("a query ends");
+        if let Some((_, answer)) = rest.trim_start().split_once("```text\n") {
+            let (answer, _) = answer.split_once("```").expect("an answer ends");
+            queries.push((sql.trim().trim_end_matches(';'), answer));
+        }
+    }
+    queries
+}
+
+/// Lines with one space between words, however they are aligned.
+fn lines(text: &str) -> Vec<String> {
+    let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect()
+}
+
+#[tokio::test]
+async fn every_query_of_the_page_gives_the_answer_below_it() {
+    let place = Place::new().await;
+    open_the_shop(&place).await;
+    let queries = queries();
+    assert_eq!(queries.len(), 20);
+    let client = place
+        .warehouse
+        .client()
+        .clone()
+        .with_database(place.database.as_str());
+    let mut wrong = Vec::new();
+    for (sql, answer) in queries {
+        let cursor = client.query(&sql.replace('?', "??")).fetch_bytes("TSV");
+        let bytes = cursor.expect("a query").collect().await;
+        let bytes = bytes.unwrap_or_else(|error| error.to_string().into());
+        let found = lines(std::str::from_utf8(&bytes).expect("UTF-8"));
+        if found != lines(answer) {
+            wrong.push(format!(
+                "{sql}\ngives\n{}\ninstead of\n{answer}",
+                found.join("\n")
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}

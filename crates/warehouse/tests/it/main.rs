@@ -1,0 +1,15 @@
+//! The warehouse against a real ClickHouse: each test has a database of its own.
+#![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
+
+mod analytics;
+mod counts;
+mod encode;
+mod evolve;
+mod insert;
+mod layout;
+mod ledger;
+mod migrate;
+mod model;
+mod native;
+mod place;
+mod question;

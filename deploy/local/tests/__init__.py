@@ -1,0 +1,1 @@
+"""Tests of the local stack's own code: `python3 -m unittest discover`, standard library only."""

@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS journals;
+DROP TABLE IF EXISTS outcomes;

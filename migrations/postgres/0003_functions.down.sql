@@ -1,0 +1,11 @@
+DROP TRIGGER config_changed ON destinations;
+DROP TRIGGER config_changed ON sources;
+DROP TABLE chain_functions;
+DROP TABLE promotions;
+DROP TABLE chains;
+DROP TABLE function_versions;
+DROP TABLE functions;
+DROP TABLE config_version;
+DROP FUNCTION next_config_version();
+DROP FUNCTION next_chain_version();
+DROP FUNCTION refuse_update();

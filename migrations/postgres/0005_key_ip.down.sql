@@ -1,0 +1,1 @@
+ALTER TABLE write_keys DROP COLUMN ip_policy;

@@ -1,0 +1,180 @@
+//! Sessions of the consumer group: join, work on what is assigned, leave, and start over after a doubt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use millrace_kafka::group::{Consumer, Event};
+use millrace_kafka::producer::Producer;
+use millrace_kafka::{Connection, topics};
+use millrace_service::{Causes, Condition, Context, Shutdown};
+use millrace_warehouse::Warehouse;
+use tokio::task::JoinSet;
+
+use crate::config::Configuration;
+use crate::error::Error;
+use crate::metrics::{Kind, Metrics};
+use crate::partition;
+use crate::write::Writer;
+
+/// Between the end of a session and the next.
+const SESSION_PAUSE: Duration = Duration::from_millis(500);
+/// Between looks at parts that are away while the process starts.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the bulker until it is asked to end.
+///
+/// # Errors
+/// A configuration that the clients refuse. Parts that are away are waited for.
+pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
+    let configuration = Arc::new(context.config.clone());
+    let connection = Connection::new(configuration.kafka.brokers.join(","), "millrace-bulker");
+    let metrics = context.metrics.register(Metrics::register);
+    let kafka = context.readiness.condition("kafka");
+    let clickhouse = context.readiness.condition("clickhouse");
+    let partitions = context.readiness.condition("partitions");
+    partitions.holds();
+    context.readiness.started();
+
+    let warehouse = warehouse(&configuration);
+    let shutdown = context.shutdown.clone();
+    if wait_for_parts(
+        &configuration,
+        &connection,
+        &warehouse,
+        [&kafka, &clickhouse],
+        &shutdown,
+    )
+    .await
+    .is_none()
+    {
+        return Ok(());
+    }
+    while !shutdown.is_requested() {
+        let producer = Producer::new(&connection).context("the producer could not be made")?;
+        let writer = Writer::new(warehouse.clone(), producer, &configuration, metrics.clone())?;
+        let consumer = Consumer::start(
+            &connection,
+            &configuration.consumer,
+            &[&configuration.topics.transformed],
+        )
+        .context("the consumer could not be made")?;
+        let session = Session {
+            writer: Arc::new(writer),
+            clock: Arc::clone(&context.clock),
+            configuration: Arc::clone(&configuration),
+            shutdown: shutdown.clone(),
+            partitions: partitions.clone(),
+            tasks: JoinSet::new(),
+        };
+        let reason = session.run(consumer).await;
+        metrics.sessions_ended.get_or_create(&Kind { kind: reason }).inc();
+        if !shutdown.is_requested() {
+            tracing::warn!(reason, "the session ended, starting another");
+            tokio::time::sleep(SESSION_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+fn warehouse(configuration: &Configuration) -> Warehouse {
+    let section = &configuration.clickhouse;
+    let mut config = millrace_warehouse::Config::new(section.url.expose());
+    config.user = Some(section.user.clone()).filter(|user| !user.is_empty());
+    config.password = Some(section.password.expose().clone()).filter(|password| !password.is_empty());
+    config.build()
+}
+
+/// Waits until Kafka has the topics and ClickHouse has Millrace's own tables; `None` where the process is asked
+/// to end first.
+async fn wait_for_parts(
+    configuration: &Configuration,
+    connection: &Connection,
+    warehouse: &Warehouse,
+    [kafka, clickhouse]: [&Condition; 2],
+    shutdown: &Shutdown,
+) -> Option<()> {
+    loop {
+        let topics = topics::check(connection, &configuration.topics).await;
+        match &topics {
+            Ok(_) => kafka.holds(),
+            Err(error) => kafka.fails(error.to_string()),
+        }
+        let answered = warehouse.ping().await;
+        match &answered {
+            Ok(()) => clickhouse.holds(),
+            Err(error) => clickhouse.fails(error.to_string()),
+        }
+        if topics.is_ok() && answered.is_ok() {
+            return Some(());
+        }
+        tokio::select! {
+            () = shutdown.requested() => return None,
+            () = tokio::time::sleep(START_PAUSE) => {}
+        }
+    }
+}
+
+/// One membership of the group with one producer.
+struct Session {
+    writer: Arc<Writer>,
+    clock: Arc<dyn millrace_service::Clock>,
+    configuration: Arc<Configuration>,
+    shutdown: Shutdown,
+    partitions: Condition,
+    tasks: JoinSet<Result<(), Error>>,
+}
+
+impl Session {
+    /// Works until something ends the session; says what.
+    async fn run(mut self, mut consumer: Consumer) -> &'static str {
+        let reason = loop {
+            tokio::select! {
+                () = self.shutdown.requested() => break "shutdown",
+                event = consumer.next() => match event {
+                    Some(Event::Assigned(partition)) => self.start(partition),
+                    Some(Event::Failed(error)) => {
+                        tracing::warn!(kind = error.kind(), error = %Causes(&error), "the consumer cannot go on");
+                        break error.kind();
+                    }
+                    None => break "closed",
+                },
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        if let Some(reason) = Self::judge(&error) {
+                            break reason;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a partition's task panicked");
+                        break "panic";
+                    }
+                },
+            }
+        };
+        // Closing revokes every partition; their tasks finish or leave their plan to the next owner.
+        consumer.close().await;
+        while self.tasks.join_next().await.is_some() {}
+        reason
+    }
+
+    fn start(&mut self, partition: millrace_kafka::group::Partition) {
+        let (writer, clock) = (Arc::clone(&self.writer), Arc::clone(&self.clock));
+        let configuration = Arc::clone(&self.configuration);
+        let healthy = self.partitions.clone();
+        self.tasks
+            .spawn(async move { partition::run(partition, writer, clock, &configuration, &healthy).await });
+    }
+
+    /// What the end of a partition's task means for the session.
+    fn judge(error: &Error) -> Option<&'static str> {
+        match error {
+            Error::Revoked => None,
+            error => {
+                tracing::warn!(kind = error.kind(), error = %Causes(error), "a partition cannot go on in this session");
+                Some(error.kind())
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Cutting a partition's records into chunks.
+
+use std::collections::VecDeque;
+
+use millrace_kafka::Record;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::Chunk;
+
+/// Collects records until a limit closes the chunk.
+///
+/// Holds at most one chunk and one batch of the queue beyond it.
+#[derive(Debug)]
+pub struct Gatherer {
+    queue: mpsc::Receiver<Vec<Record>>,
+    limits: Chunk,
+    held: VecDeque<Record>,
+    /// Bytes of the records that belong to the open chunk.
+    bytes: usize,
+    /// How many of `held` belong to the open chunk; the rest came in the same batch and waits for the next.
+    inside: usize,
+    opened: Option<Instant>,
+}
+
+/// Why [`Gatherer::fill`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// A chunk is ready to be taken.
+    Closed,
+    /// No more records will come: the partition is being taken away.
+    Ended,
+}
+
+impl Gatherer {
+    /// A gatherer over a partition's queue.
+    pub fn new(queue: mpsc::Receiver<Vec<Record>>, limits: Chunk) -> Self {
+        Self {
+            queue,
+            limits,
+            held: VecDeque::new(),
+            bytes: 0,
+            inside: 0,
+            opened: None,
+        }
+    }
+
+    /// Waits until a chunk is closed by rows, bytes or time.
+    ///
+    /// # Cancellation
+    /// Nothing is lost: what was gathered stays.
+    pub async fn fill(&mut self) -> Filled {
+        loop {
+            if self.count_in() {
+                return Filled::Closed;
+            }
+            let batch = match self.opened {
+                None => self.queue.recv().await,
+                Some(opened) => {
+                    tokio::select! {
+                        biased;
+                        batch = self.queue.recv() => batch,
+                        () = sleep_until(opened + self.limits.time) => return Filled::Closed,
+                    }
+                }
+            };
+            let Some(batch) = batch else { return Filled::Ended };
+            self.held.extend(batch);
+        }
+    }
+
+    /// Waits until the record at `last`, or a later one, is there; limits do not apply. For a plan that a
+    /// predecessor cut.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn fill_to(&mut self, last: u64) -> Filled {
+        while self.held.back().is_none_or(|record| record.offset < last) {
+            let Some(batch) = self.queue.recv().await else {
+                return Filled::Ended;
+            };
+            self.held.extend(batch);
+        }
+        Filled::Closed
+    }
+
+    /// Counts held records into the open chunk; true where a limit is reached.
+    fn count_in(&mut self) -> bool {
+        while self.inside < self.limits.rows {
+            let Some(record) = self.held.get(self.inside) else {
+                break;
+            };
+            let bytes = self.bytes + record.size();
+            if self.inside > 0 && bytes > self.limits.bytes.as_usize() {
+                return true;
+            }
+            self.bytes = bytes;
+            self.inside += 1;
+            self.opened.get_or_insert_with(Instant::now);
+        }
+        self.inside >= self.limits.rows
+            || self
+                .opened
+                .is_some_and(|opened| opened + self.limits.time <= Instant::now())
+    }
+
+    /// The open chunk, which may be empty; a new one opens with the next record.
+    pub fn take(&mut self) -> Vec<Record> {
+        let chunk = self.held.drain(..self.inside).collect();
+        self.reset();
+        chunk
+    }
+
+    /// The records up to and including offset `last`.
+    pub fn take_to(&mut self, last: u64) -> Vec<Record> {
+        let count = self
+            .held
+            .iter()
+            .take_while(|record| record.offset <= last)
+            .count();
+        let chunk = self.held.drain(..count).collect();
+        self.reset();
+        chunk
+    }
+
+    /// Puts records back in front: they open the next chunk.
+    pub fn put_back(&mut self, records: Vec<Record>) {
+        for record in records.into_iter().rev() {
+            self.held.push_front(record);
+        }
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        self.inside = 0;
+        self.bytes = 0;
+        self.opened = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_event::header::Headers;
+    use millrace_service::config::ByteSize;
+    use std::time::Duration;
+
+    fn record(offset: u64) -> Record {
+        Record {
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: vec![b'x'; 10],
+            headers: Headers::new(),
+        }
+    }
+
+    fn records(range: std::ops::Range<u64>) -> Vec<Record> {
+        range.map(record).collect()
+    }
+
+    fn offsets(chunk: &[Record]) -> Vec<u64> {
+        chunk.iter().map(|record| record.offset).collect()
+    }
+
+    fn gatherer(rows: usize, bytes: u64) -> (mpsc::Sender<Vec<Record>>, Gatherer) {
+        let (queue, receiver) = mpsc::channel(10);
+        let limits = Chunk {
+            rows,
+            bytes: ByteSize::bytes(bytes),
+            time: Duration::from_secs(1),
+        };
+        (queue, Gatherer::new(receiver, limits))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_is_closed_by_rows_and_the_rest_of_the_batch_opens_the_next() {
+        let (queue, mut gatherer) = gatherer(3, 1000);
+        queue.send(records(0..7)).await.expect("room");
+        for expected in [vec![0, 1, 2], vec![3, 4, 5]] {
+            assert_eq!(gatherer.fill().await, Filled::Closed);
+            assert_eq!(offsets(&gatherer.take()), expected);
+        }
+        assert_eq!(gatherer.fill().await, Filled::Closed, "time closes the rest");
+        assert_eq!(offsets(&gatherer.take()), [6]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_is_closed_by_bytes_but_holds_at_least_one_record() {
+        let (queue, mut gatherer) = gatherer(100, 25);
+        queue.send(records(0..3)).await.expect("room");
+        gatherer.fill().await;
+        assert_eq!(offsets(&gatherer.take()), [0, 1]);
+        let (queue, mut tight) = gatherer_of_one_byte();
+        queue.send(records(0..2)).await.expect("room");
+        tight.fill().await;
+        assert_eq!(offsets(&tight.take()), [0]);
+    }
+
+    fn gatherer_of_one_byte() -> (mpsc::Sender<Vec<Record>>, Gatherer) {
+        gatherer(100, 1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_counts_from_the_first_record_and_an_interrupted_wait_loses_nothing() {
+        let (queue, mut gatherer) = gatherer(100, 1000);
+        queue.send(records(0..1)).await.expect("room");
+        let started = Instant::now();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(600), gatherer.fill())
+                .await
+                .is_err()
+        );
+        queue.send(records(1..2)).await.expect("room");
+        assert_eq!(gatherer.fill().await, Filled::Closed);
+        assert_eq!(started.elapsed().as_millis(), 1000);
+        assert_eq!(offsets(&gatherer.take()), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_predecessors_plan_is_gathered_to_its_end_whatever_the_limits_are() {
+        let (queue, mut gatherer) = gatherer(1, 1);
+        queue.send(records(5..8)).await.expect("room");
+        queue.send(records(8..12)).await.expect("room");
+        assert_eq!(gatherer.fill_to(9).await, Filled::Closed);
+        assert_eq!(offsets(&gatherer.take_to(9)), [5, 6, 7, 8, 9]);
+        gatherer.fill().await;
+        assert_eq!(offsets(&gatherer.take()), [10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_put_back_come_first() {
+        let (queue, mut gatherer) = gatherer(2, 1000);
+        queue.send(records(0..4)).await.expect("room");
+        gatherer.fill().await;
+        let mut chunk = gatherer.take();
+        gatherer.put_back(chunk.split_off(1));
+        gatherer.fill().await;
+        assert_eq!(offsets(&gatherer.take()), [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_queue_is_told() {
+        let (queue, mut gatherer) = gatherer(2, 1000);
+        drop(queue);
+        assert_eq!(gatherer.fill().await, Filled::Ended);
+    }
+}

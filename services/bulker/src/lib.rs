@@ -1,0 +1,23 @@
+//! The bulker: carries out what the transformed log decided, exactly once.
+//!
+//! ```text
+//! consume ──► partition ──► gather ──► sort ──► write ──► commit
+//!   (group)    (ledger)      (chunk)   (decide)  tables, then copies
+//! ```
+//!
+//! Each assigned partition is a task of its own with its own ledger. A chunk's plan is committed before
+//! anything of it is written, and its offset only after ClickHouse and Kafka have answered for all of it. After
+//! anything uncertain the table is asked what it holds. `docs/delivery.md` has the whole argument.
+
+pub mod config;
+pub mod consume;
+pub mod copies;
+pub mod error;
+pub mod gather;
+pub mod metrics;
+pub mod partition;
+pub mod sort;
+pub mod write;
+
+pub use config::Configuration;
+pub use consume::run;

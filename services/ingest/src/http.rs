@@ -1,0 +1,25 @@
+//! The edge: reads requests within limits, hands them to the pipeline, writes answers.
+//!
+//! Nothing here decides about events, and nothing behind it knows a status code.
+
+mod answer;
+mod body;
+mod coding;
+mod config;
+mod cors;
+mod credential;
+mod handle;
+mod log;
+mod memory;
+mod peer;
+mod pixel;
+mod query;
+mod redact;
+mod route;
+mod server;
+mod settings;
+
+pub use config::Config;
+pub use server::{BindError, Server};
+
+pub(crate) use handle::Handler;

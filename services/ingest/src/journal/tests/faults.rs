@@ -1,0 +1,263 @@
+//! Damage found at the start, and disks that are full or fail.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use super::super::disk::SegmentFile;
+use super::*;
+
+/// A disk with so much room left, whose calls fail on demand.
+#[derive(Clone, Debug)]
+struct Failing(Arc<Faults>);
+
+#[derive(Debug)]
+struct Faults {
+    room: AtomicI64,
+    sync: AtomicBool,
+    cut: AtomicBool,
+}
+
+#[derive(Debug)]
+struct FailingFile(Arc<dyn SegmentFile>, Arc<Faults>);
+
+impl Failing {
+    fn new() -> Self {
+        let (sync, cut) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Faults {
+            room: AtomicI64::new(i64::MAX),
+            sync,
+            cut,
+        }))
+    }
+}
+
+impl Disk for Failing {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
+        Ok(Arc::new(FailingFile(RealDisk.create(path)?, Arc::clone(&self.0))))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
+
+impl SegmentFile for FailingFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let room = self.1.room.load(Ordering::SeqCst);
+        let length = i64::try_from(bytes.len()).unwrap();
+        if length <= room {
+            self.1.room.fetch_sub(length, Ordering::SeqCst);
+            return self.0.write_all_at(bytes, offset);
+        }
+        // Full in the middle of a record: what fits is written.
+        self.0
+            .write_all_at(&bytes[..usize::try_from(room).unwrap()], offset)?;
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        match self.1.cut.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("no")),
+            false => self.0.set_len(length),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.1.sync.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("lost")),
+            false => self.0.sync(),
+        }
+    }
+}
+
+fn open_on(dir: &Path, sync: Sync, disk: &Failing) -> Journal {
+    Journal::open_on(&config(dir, sync), Arc::new(SystemClock), Arc::new(disk.clone()))
+        .unwrap()
+        .0
+}
+
+fn values(shipped: &[Shipped]) -> Vec<String> {
+    shipped
+        .iter()
+        .map(|record| String::from_utf8(record.value.clone()).unwrap())
+        .collect()
+}
+
+fn newest(dir: &Path) -> PathBuf {
+    recover::segments(dir).unwrap().pop().unwrap().1
+}
+
+#[tokio::test]
+async fn a_disk_full_in_the_middle_of_a_record_costs_that_request_and_no_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::new();
+    let journal = open_on(dir.path(), Sync::Always, &disk);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    disk.0.room.store(70, Ordering::SeqCst);
+    assert_eq!(
+        journal.append(vec![entry(0, "lost"), entry(0, "too")]).await,
+        Err(AppendError::Full)
+    );
+    disk.0.room.store(i64::MAX, Ordering::SeqCst);
+    assert_eq!(journal.append(vec![entry(0, "b")]).await.unwrap()[0].seq, 1);
+    drop(journal);
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_cut_back_is_closed_and_its_numbers_are_used_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::new();
+    let journal = open_on(dir.path(), Sync::Always, &disk);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    disk.0.cut.store(true, Ordering::SeqCst);
+    disk.0.room.store(100, Ordering::SeqCst);
+    assert_eq!(
+        journal.append(vec![entry(0, "whole"), entry(0, "torn")]).await,
+        Err(AppendError::Full)
+    );
+    disk.0.room.store(i64::MAX, Ordering::SeqCst);
+    assert_eq!(
+        journal.append(vec![entry(0, "b")]).await.unwrap()[0].seq,
+        3,
+        "1 and 2 may be on disk"
+    );
+    assert_eq!(values(&drain(&journal).await), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_taken_and_nothing_unsynced_is_shipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::new();
+    let journal = open_on(dir.path(), Sync::Always, &disk);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    disk.0.sync.store(true, Ordering::SeqCst);
+    assert_eq!(
+        journal.append(vec![entry(0, "b")]).await,
+        Err(AppendError::Failed)
+    );
+    disk.0.sync.store(false, Ordering::SeqCst);
+    assert_eq!(
+        journal.append(vec![entry(0, "c")]).await,
+        Err(AppendError::Failed),
+        "a later sync proves nothing"
+    );
+    assert_eq!(journal.health(), Health::Failed);
+    let reader = journal.reader();
+    let lane = Lane {
+        topic: Topic::Ingest,
+        partition: 0,
+    };
+    let batch = reader.take(lane, LIMITS).unwrap().unwrap();
+    assert_eq!(values(&batch.records), ["a"]);
+    reader.acknowledge(&batch);
+    assert!(reader.take(lane, LIMITS).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_record_in_the_middle_is_set_aside_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    for value in ["first", "second", "third"] {
+        journal.append(vec![entry(0, value)]).await.unwrap();
+    }
+    drop(journal);
+    let path = newest(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(&path, bytes).unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["first", "third"]);
+    let aside = std::fs::read_to_string(dir.path().join("aside.jsonl")).unwrap();
+    assert_eq!(aside.lines().count(), 1, "{aside}");
+    assert_eq!(journal.append(vec![entry(0, "fourth")]).await.unwrap()[0].seq, 3);
+}
+
+#[tokio::test]
+async fn a_record_damaged_while_the_process_runs_is_set_aside_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    for value in ["first", "second", "third"] {
+        journal.append(vec![entry(0, value)]).await.unwrap();
+    }
+    let path = newest(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(values(&drain(&journal).await), ["first", "third"]);
+    assert!(dir.path().join("aside.jsonl").exists());
+}
+
+#[tokio::test]
+async fn zero_pages_behind_the_last_record_are_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    drop(journal);
+    let path = newest(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(&[0; 8192]);
+    std::fs::write(&path, bytes).unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["a"]);
+    assert!(!dir.path().join("aside.jsonl").exists());
+}
+
+#[tokio::test]
+async fn a_segment_that_was_being_made_is_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    drop(journal);
+    let number = segment::number(&newest(dir.path())).unwrap();
+    std::fs::write(segment::path(dir.path(), number + 1), b"millrjl").unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["a"]);
+}
+
+#[tokio::test]
+async fn lost_positions_cost_a_second_delivery_and_no_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    assert_eq!(drain(&journal).await.len(), 1);
+    journal.close().await.unwrap();
+    drop(journal);
+    std::fs::write(dir.path().join("positions.json"), b"not json").unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["a"]);
+    assert_eq!(journal.append(vec![entry(0, "b")]).await.unwrap()[0].seq, 1);
+}
+
+#[tokio::test]
+async fn segments_are_deleted_although_positions_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    for _ in 0..30 {
+        journal.append(vec![entry(0, vec![b'x'; 1000])]).await.unwrap();
+    }
+    drain(&journal).await;
+    std::fs::create_dir(dir.path().join("positions.json.new")).unwrap();
+    journal.reader().tidy().unwrap_err();
+    assert_eq!(journal.depth().segments, 1);
+}
+
+#[tokio::test]
+async fn a_journal_whose_note_cannot_be_written_is_opened_for_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    drop(journal);
+    std::fs::create_dir(dir.path().join("journal.json.new")).unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    assert_eq!(values(&drain(&journal).await), ["a"]);
+    drop(journal);
+    let blind = Journal::open(&config(dir.path(), Sync::Os), Arc::new(SystemClock));
+    assert!(
+        matches!(blind, Err(OpenError::Io { .. })),
+        "without syncs the note is needed"
+    );
+}

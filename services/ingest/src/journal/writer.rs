@@ -1,0 +1,375 @@
+//! The one thread that appends.
+//!
+//! It takes all requests that wait as one group: one write and, where answers wait for the disk, one sync.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use millrace_event::Identity;
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::{Disk, SegmentFile};
+use super::meta::{self, Ids};
+use super::segment::{self, Header};
+use super::state::{Health, Index, Segment, Shared, Slot};
+use super::sync::{Syncer, Target};
+use super::{AppendError, Config, Entry, Lane, Sync, frame};
+
+/// A group takes no further request beyond this many bytes.
+const GROUP: usize = 4 << 20;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append {
+        entries: Vec<Entry>,
+        reply: Reply,
+    },
+    /// Answered with whether everything is durable.
+    Close {
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+type Reply = oneshot::Sender<Result<Vec<Identity>, AppendError>>;
+
+struct Request {
+    entries: Vec<Entry>,
+    size: usize,
+    reply: Reply,
+}
+
+/// The segment that grows.
+#[derive(Debug)]
+struct Active {
+    number: u64,
+    file: Arc<dyn SegmentFile>,
+    seed: u32,
+    /// Where its records start.
+    start: u64,
+    length: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    sync: Sync,
+    interval: std::time::Duration,
+    segment_size: u64,
+    limit: u64,
+    ids: Ids,
+    next: BTreeMap<Lane, u64>,
+    /// Of the next segment.
+    number: u64,
+    active: Option<Active>,
+    syncer: Option<Syncer>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        ids: Ids,
+        next: BTreeMap<Lane, u64>,
+        number: u64,
+    ) -> Self {
+        Self {
+            shared,
+            disk,
+            sync: config.sync,
+            interval: config.sync_interval,
+            segment_size: config.segment.get(),
+            limit: config.limit.get(),
+            ids,
+            next,
+            number,
+            active: None,
+            syncer: None,
+        }
+    }
+
+    /// Starts the thread. It ends when it is told to close, or when nobody can send any more.
+    pub(super) fn spawn(mut self, queue: mpsc::Receiver<Command>) -> io::Result<()> {
+        if self.sync == Sync::Interval {
+            self.syncer = Some(Syncer::spawn(Arc::clone(&self.shared), self.interval)?);
+        }
+        // A full disk is no reason not to start: what is in the journal must still be shipped.
+        if let Err(error) = self.start_segment() {
+            tracing::warn!(%error, "no segment can be made, the journal takes nothing yet");
+        }
+        thread::Builder::new()
+            .name("journal-write".to_owned())
+            .spawn(move || self.run(queue))
+            .map(drop)
+    }
+
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = Vec::new();
+            let mut size = 0;
+            let mut command = Some(first);
+            while let Some(taken) = command {
+                match taken {
+                    Command::Append { entries, reply } => {
+                        let bytes = entries.iter().filter_map(frame::size).sum();
+                        size += bytes;
+                        group.push(Request {
+                            entries,
+                            size: bytes,
+                            reply,
+                        });
+                    }
+                    Command::Close { reply } => {
+                        self.commit(group);
+                        queue.close();
+                        if reply.send(self.seal()).is_err() {
+                            tracing::debug!("nobody waits for the journal to close");
+                        }
+                        return;
+                    }
+                }
+                command = if size < GROUP { queue.try_recv().ok() } else { None };
+            }
+            self.commit(group);
+        }
+    }
+
+    /// Writes a group and answers it.
+    fn commit(&mut self, group: Vec<Request>) {
+        if group.is_empty() {
+            return;
+        }
+        if self.shared.health() == Health::Failed {
+            return refuse(group, AppendError::Failed);
+        }
+        let used = self.shared.lock().bytes;
+        let room = usize::try_from(self.limit.saturating_sub(used)).unwrap_or(usize::MAX);
+        let mut size = 0;
+        let (group, beyond): (Vec<_>, Vec<_>) = group.into_iter().partition(|request| {
+            let fits = size + request.size <= room;
+            size += if fits { request.size } else { 0 };
+            fits
+        });
+        refuse(beyond, AppendError::Full);
+        if group.is_empty() {
+            return;
+        }
+        if let Err(error) = self.make_room(size) {
+            return refuse(group, error);
+        }
+        match self.write(&group) {
+            Ok(identities) => {
+                for (request, identities) in group.into_iter().zip(identities) {
+                    // A client that went away does not take its events back.
+                    drop(request.reply.send(Ok(identities)));
+                }
+            }
+            Err(error) => refuse(group, error),
+        }
+    }
+
+    /// Makes sure that a segment is open with room for `size` bytes; one group always fits an empty segment.
+    fn make_room(&mut self, size: usize) -> Result<(), AppendError> {
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        let full = |active: &Active| {
+            active.length > active.start && active.length.saturating_add(size) > self.segment_size
+        };
+        if self.active.as_ref().is_some_and(full) && !self.seal() {
+            return Err(AppendError::Failed);
+        }
+        if self.active.is_none() {
+            self.start_segment().map_err(|error| {
+                tracing::warn!(%error, "no new segment can be made");
+                of_io(&error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: &[Request]) -> Result<Vec<Vec<Identity>>, AppendError> {
+        let Some(active) = &mut self.active else {
+            return Err(AppendError::Write);
+        };
+        let before = self.next.clone();
+        let mut bytes = Vec::with_capacity(group.iter().map(|request| request.size).sum());
+        let mut index = Index::new();
+        let mut identities = Vec::with_capacity(group.len());
+        for request in group {
+            let mut minted = Vec::with_capacity(request.entries.len());
+            for entry in &request.entries {
+                let lane = Lane {
+                    topic: entry.topic,
+                    partition: entry.partition,
+                };
+                let next = self.next.entry(lane).or_default();
+                let start = bytes.len();
+                frame::encode(entry, *next, active.seed, &mut bytes);
+                let offset = active.length + u64::try_from(start).unwrap_or(u64::MAX);
+                index.entry(lane).or_default().push(Slot {
+                    seq: *next,
+                    offset,
+                    size: bytes.len() - start,
+                });
+                minted.push(Identity {
+                    journal: self.ids.of(lane.topic),
+                    partition: lane.partition,
+                    seq: *next,
+                });
+                *next += 1;
+            }
+            identities.push(minted);
+        }
+        if let Err(error) = active.file.write_all_at(&bytes, active.length) {
+            tracing::warn!(%error, segment = active.number, "an append failed");
+            let refused = of_io(&error);
+            if self.cut_back() {
+                self.next = before;
+            }
+            return Err(refused);
+        }
+        active.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let target = Target {
+            segment: active.number,
+            file: Arc::clone(&active.file),
+            length: active.length,
+        };
+        self.publish(index, &target);
+        match (self.sync, &self.syncer) {
+            (Sync::Always, _) => {
+                if !self
+                    .shared
+                    .sync(target.segment, target.file.as_ref(), target.length)
+                {
+                    return Err(AppendError::Failed);
+                }
+            }
+            (Sync::Interval, Some(syncer)) => syncer.mark(target),
+            (Sync::Interval | Sync::Os, _) => self.shared.notify(),
+        }
+        Ok(identities)
+    }
+
+    /// Lists what was written. Where nothing is ever synced it may be shipped at once.
+    fn publish(&self, index: Index, target: &Target) {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let Some(segment) = state.segments.get_mut(&target.segment) else {
+            return;
+        };
+        for (lane, slots) in index {
+            state.records += u64::try_from(slots.len()).unwrap_or(0);
+            if let Some(last) = slots.last() {
+                segment.ends.insert(lane, last.seq + 1);
+            }
+            if let Some(known) = &mut segment.index {
+                known.entry(lane).or_default().extend(slots);
+            }
+        }
+        state.bytes += target.length - segment.length;
+        segment.length = target.length;
+        if self.sync == Sync::Os {
+            segment.readable = target.length;
+        }
+    }
+
+    /// After a failed append: takes its bytes away, or closes the segment in front of them. False when bytes
+    /// may stay behind: their numbers are used up then, for a recovery may find them whole.
+    fn cut_back(&mut self) -> bool {
+        let Some(active) = &self.active else { return true };
+        let Err(error) = active.file.set_len(active.length) else {
+            return true;
+        };
+        tracing::warn!(%error, segment = active.number, "a segment could not be cut back and is closed");
+        self.seal();
+        false
+    }
+
+    /// Closes the segment in use, everything in it durable. False when that failed.
+    fn seal(&mut self) -> bool {
+        let Some(active) = self.active.take() else {
+            return self.shared.health() == Health::Sound;
+        };
+        let durable = match self.sync {
+            Sync::Os => true,
+            Sync::Always | Sync::Interval => {
+                self.shared
+                    .sync(active.number, active.file.as_ref(), active.length)
+            }
+        };
+        let now = self.shared.instant();
+        let mut state = self.shared.lock();
+        if let Some(segment) = state.segments.get_mut(&active.number) {
+            segment.sealed = Some(now);
+        }
+        state.trim_indexes(None);
+        durable
+    }
+
+    fn start_segment(&mut self) -> io::Result<()> {
+        let header = Header {
+            number: self.number,
+            epoch: self.shared.epoch(),
+            seed: meta::random_seed()?,
+            ids: self.ids,
+            next: self.next.clone(),
+        };
+        let bytes = header.encode();
+        let path = segment::path(&self.shared.dir, header.number);
+        let file = self.disk.create(&path)?;
+        // A number is used once, whatever becomes of its file.
+        self.number += 1;
+        let made = file
+            .write_all_at(&bytes, 0)
+            .and_then(|()| file.sync())
+            .and_then(|()| self.disk.sync_dir(&self.shared.dir));
+        if let Err(error) = made {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, segment = header.number, "a segment without a header stays behind");
+            }
+            return Err(error);
+        }
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let mut state = self.shared.lock();
+        state.bytes += length;
+        state.segments.insert(
+            header.number,
+            Segment {
+                epoch: header.epoch,
+                seed: header.seed,
+                length,
+                readable: length,
+                ends: BTreeMap::new(),
+                index: Some(Index::new()),
+                sealed: None,
+                recovered: false,
+            },
+        );
+        drop(state);
+        self.active = Some(Active {
+            number: header.number,
+            file,
+            seed: header.seed,
+            start: length,
+            length,
+        });
+        Ok(())
+    }
+}
+
+fn refuse(group: Vec<Request>, error: AppendError) {
+    for request in group {
+        // Nobody may be waiting any more.
+        drop(request.reply.send(Err(error)));
+    }
+}
+
+fn of_io(error: &io::Error) -> AppendError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full,
+        _ => AppendError::Write,
+    }
+}

@@ -1,0 +1,319 @@
+//! The rules: what becomes of a submission, from its bytes to the journal. No HTTP here.
+//!
+//! The steps, in their order, and where each one is:
+//!
+//! | Step | Refuses | Module |
+//! |---|---|---|
+//! | decode | the request: not JSON, too many events | `decode`, `mend` |
+//! | 1 auth | the request: unknown key, origin | `keys` |
+//! | 2 size, form | the event | `event` |
+//! | 3 rate limit | the request | `limit` |
+//! | 4 time | nothing: corrects and marks | `time` |
+//! | 5 late | the event | `time` |
+//! | names that were changed, required fields | the event | `rules` |
+//! | 6 dedup | nothing: a duplicate is answered 200 | `acceptance` |
+//! | 7 flatten | the event: reserved names | `types` |
+//! | 8 types | the event, with a copy for the dead letters | `types` |
+//! | 9 journal | the request: full | `acceptance` |
+//! | 10 answer, then the ids are marked | | `acceptance` |
+//!
+//! A fault of the submission refuses all of it; a fault of one event refuses that event. What needs no store is
+//! judged of all events before the request is charged, so 4 and 5 are reckoned while an event is read.
+
+mod acceptance;
+mod decode;
+mod event;
+mod keys;
+mod limit;
+mod mend;
+mod outcome;
+mod rules;
+mod settle;
+mod snapshot;
+mod time;
+mod types;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use millrace_event::envelope::{Envelope as _, Ingest, Text};
+use millrace_event::header::{Headers, TRACEPARENT};
+use millrace_event::json::Value;
+use millrace_event::topic::MAX_RECORD_BYTES;
+use millrace_event::{IngestCode, KeyKind, Timestamp, partition};
+use millrace_store::keys::{Key, Presented};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::journal::{Entry, Topic};
+use crate::metrics::Metrics;
+
+pub use event::{EventLimits, Kind};
+pub use keys::KeyCache;
+pub use limit::{Guests, Steps};
+pub use outcome::{Accepted, Refusal, Rejected, Trail};
+pub use time::Clocks;
+pub use types::Fields;
+
+pub(crate) use acceptance::Acceptance;
+pub(crate) use keys::Keys;
+pub(crate) use limit::RateLimits;
+pub(crate) use settle::settle;
+pub(crate) use types::Types;
+
+use acceptance::Candidate;
+use event::{Prepared, Terms};
+
+/// One request's worth of events, as the edge read it.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// What the body is.
+    pub shape: Shape,
+    /// The write key as presented outside the body; wins over one inside.
+    pub credential: Option<String>,
+    /// The body.
+    pub body: Bytes,
+    /// When the request was read.
+    pub received_at: Timestamp,
+    /// Who sent it.
+    pub ip: Option<IpAddr>,
+    /// The page's origin, where a browser sent it.
+    pub origin: Option<String>,
+    /// Whether it came in at the door for events of the past.
+    pub import: bool,
+    /// Request headers that functions may read.
+    pub headers: Vec<(String, String)>,
+    /// The trace that the events belong to.
+    pub traceparent: Option<String>,
+}
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"batch": […], …}`
+    Batch,
+    /// One event, of this type where it does not say so itself.
+    Single(Kind),
+}
+
+/// The rules with all that they need.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    pub(crate) limits: EventLimits,
+    pub(crate) clocks: Clocks,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) rates: Arc<RateLimits>,
+    pub(crate) types: Arc<Types>,
+    pub(crate) acceptance: Arc<Acceptance>,
+    /// How many partitions the topics have.
+    pub(crate) partitions: Arc<AtomicU32>,
+    pub(crate) metrics: Metrics,
+    /// Submissions that are being accepted, whoever still waits for them.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Pipeline {
+    /// Takes a submission. Its events are in the journal when this returns.
+    ///
+    /// # Errors
+    /// When the submission as a whole is refused; nothing of it was kept, or a repeat finds what was.
+    ///
+    /// # Cancellation
+    /// Once its events are on their way to the journal they are taken, heard or unheard.
+    pub async fn submit(&self, submission: Submission, trail: &mut Trail) -> Result<Accepted, Refusal> {
+        let shape = submission.shape;
+        let (key, candidates, mut rejected) = self.prepare(&submission, trail).await?;
+        if let (Shape::Single(_), [_, ..]) = (shape, rejected.as_slice()) {
+            return Err(rejected
+                .into_iter()
+                .next()
+                .map_or_else(Refusal::empty, |rejected| rejected.refusal));
+        }
+        for rejected in &rejected {
+            self.metrics.refuse(rejected.refusal.code, 1);
+        }
+        if candidates.is_empty() {
+            return Ok(Accepted {
+                accepted: 0,
+                duplicates: 0,
+                rejected,
+            });
+        }
+        // A client that goes away must not leave ids reserved for events that are in the journal.
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let work = Arc::clone(&self.acceptance).accept(key, candidates, reply);
+        self.tasks.spawn(work.in_current_span());
+        let counts = answer.await.unwrap_or_else(|_| Err(Refusal::draining()))?;
+        if let (Shape::Single(_), Some(fault)) = (shape, counts.rejected.first()) {
+            return Err(fault.refusal.clone());
+        }
+        for fault in &counts.rejected {
+            self.metrics.refuse(fault.refusal.code, 1);
+        }
+        rejected.extend(counts.rejected);
+        rejected.sort_by_key(|rejected| rejected.index);
+        Ok(Accepted {
+            accepted: counts.accepted,
+            duplicates: counts.duplicates,
+            rejected,
+        })
+    }
+
+    async fn prepare(
+        &self,
+        submission: &Submission,
+        trail: &mut Trail,
+    ) -> Result<(Arc<Key>, Vec<Candidate>, Vec<Rejected>), Refusal> {
+        let mended;
+        let envelope = match decode::decode(&submission.body, submission.shape) {
+            Ok(envelope) => envelope,
+            Err(refusal) => {
+                mended = mend::mended(&submission.body).ok_or(refusal)?;
+                decode::decode(&mended, submission.shape)?
+            }
+        };
+        let presented = submission.credential.clone().or_else(|| envelope.write_key());
+        let key = self
+            .authenticate(presented.as_deref(), submission.origin.as_deref())
+            .await?;
+        trail.key = Some(Arc::clone(&key));
+        let terms = Terms {
+            limits: &self.limits,
+            clocks: &self.clocks,
+            aliases: &key.rules.aliases,
+            received_at: submission.received_at,
+            is_import: key.kind == KeyKind::Import || (submission.import && key.kind == KeyKind::Server),
+        };
+        let (mut prepared, mut rejected) = (Vec::new(), Vec::new());
+        for (index, item) in envelope.items().enumerate() {
+            if index >= self.limits.batch {
+                return Err(Refusal::new(
+                    IngestCode::TooManyEvents,
+                    format!("more than {} events", self.limits.batch),
+                ));
+            }
+            trail.events = index + 1;
+            match event::prepare(item, submission.shape, &envelope, terms) {
+                Ok(event) => {
+                    if trail.kind.is_none() {
+                        trail.kind = Some(event.kind);
+                        trail.message_id = Some(event.message_id.to_string());
+                    }
+                    prepared.push((index, event));
+                }
+                Err(fault) => rejected.push(fault.at(index)),
+            }
+        }
+        let people = prepared.iter().filter_map(|(_, event)| event.person.as_deref());
+        let mark = self
+            .rates
+            .charge(&key, submission.ip, trail.events, people)
+            .await?;
+        let fixed = self.types.known(&key.workspace).await;
+        let mut candidates = Vec::with_capacity(prepared.len());
+        for (index, mut event) in prepared {
+            event.marks.extend(mark);
+            match self.candidate(index, submission, &key, event, &fixed) {
+                Ok(candidate) => candidates.push(candidate),
+                Err(fault) => rejected.push(fault.at(index)),
+            }
+        }
+        rejected.sort_by_key(|rejected| rejected.index);
+        Ok((key, candidates, rejected))
+    }
+
+    async fn authenticate(&self, presented: Option<&str>, origin: Option<&str>) -> Result<Arc<Key>, Refusal> {
+        let invalid = || Refusal::new(IngestCode::InvalidWriteKey, "the write key is not valid");
+        let presented = presented.and_then(Presented::parse).ok_or_else(invalid)?;
+        let key = self.keys.find(&presented.id).await?.ok_or_else(invalid)?;
+        key.admit(presented.secret.as_ref()).map_err(|reason| {
+            tracing::info!(key_id = %key.id, %reason, "a write key was refused");
+            invalid()
+        })?;
+        if origin.is_some_and(|origin| !key.allows(origin)) {
+            return Err(Refusal::new(
+                IngestCode::OriginNotAllowed,
+                "the write key may not be used from this origin",
+            ));
+        }
+        Ok(key)
+    }
+
+    fn candidate(
+        &self,
+        index: usize,
+        submission: &Submission,
+        key: &Key,
+        prepared: Prepared<'_>,
+        fixed: &types::Fixed,
+    ) -> Result<Candidate, outcome::Fault> {
+        let message_id = prepared.message_id.clone().into_owned();
+        let fault = |refusal| outcome::Fault {
+            message_id: Some(message_id.clone()),
+            refusal,
+        };
+        let event = serde_json::from_str(&prepared.event).map_err(|_| {
+            fault(Refusal::new(
+                IngestCode::InvalidEvent,
+                "the event cannot be written as JSON",
+            ))
+        })?;
+        if let Some(field) = rules::missing(Value::from(event), &key.rules.required) {
+            return Err(fault(Refusal::of_field(
+                IngestCode::MissingField,
+                field.to_owned(),
+                "every event of the workspace needs this field",
+            )));
+        }
+        let said = types::read(Value::from(event), prepared.person.as_deref(), key.kind, fixed);
+        let envelope = Ingest {
+            version: millrace_event::envelope::V1,
+            workspace: Text::from(key.workspace.as_str()),
+            source: Text::from(key.source.as_str()),
+            key_id: Text::from(key.id.as_str()),
+            key_kind: key.kind,
+            received_at: submission.received_at,
+            sent_at: prepared.sent_at,
+            ip: submission
+                .ip
+                .and_then(|ip| key.ip_policy.apply(ip))
+                .map(|ip| Text::from(ip.to_string())),
+            headers: submission
+                .headers
+                .iter()
+                .map(|(name, value)| (Text::from(name.as_str()), Text::from(value.as_str())))
+                .collect(),
+            marks: prepared.marks.iter().map(|mark| Text::from(*mark)).collect(),
+            message_id: Text::from(message_id.as_str()),
+            event,
+        };
+        let value = envelope.to_bytes();
+        if value.len() + prepared.key.len() > MAX_RECORD_BYTES {
+            return Err(fault(Refusal::new(
+                IngestCode::EventTooLarge,
+                "the event is too large with its envelope",
+            )));
+        }
+        let mut headers = Headers::new();
+        if let Some(traceparent) = &submission.traceparent {
+            headers.push(TRACEPARENT, traceparent.as_bytes());
+        }
+        let partition = partition::of_key(prepared.key.as_bytes(), self.partitions.load(Ordering::Relaxed));
+        let entry = Entry {
+            topic: Topic::Ingest,
+            partition,
+            key: prepared.key.into_bytes(),
+            headers,
+            value,
+        };
+        Ok(Candidate {
+            index,
+            message_id,
+            received_at: submission.received_at,
+            said,
+            entry,
+        })
+    }
+}

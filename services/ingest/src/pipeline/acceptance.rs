@@ -1,0 +1,283 @@
+//! Reserve, judge types, journal, done.
+//!
+//! The memory of message ids makes copies rare; it never stands between an event and the journal. Where it is
+//! away events are accepted and counted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_event::header::{self, Headers, TRACEPARENT, connect};
+use millrace_event::{IngestCode, KeyKind, Timestamp};
+use millrace_store::dedup::{Reservation, Window};
+use millrace_store::keys::Key;
+use millrace_store::{Dedup, WorkspaceId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::types::{Said, Types};
+use super::{Refusal, Rejected};
+use crate::journal::{AppendError, Entry, Journal, Topic};
+use crate::metrics::Metrics;
+
+/// Between two looks at an id that this process is about to accept.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Pauses before marking ids as done is tried again.
+const MARK_AGAIN: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+];
+
+/// An event on its way into the journal.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// Its place in the submission.
+    pub(super) index: usize,
+    pub(super) message_id: String,
+    pub(super) received_at: Timestamp,
+    /// What it says about its fields.
+    pub(super) said: Said,
+    pub(super) entry: Entry,
+}
+
+/// What became of the candidates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) accepted: usize,
+    pub(super) duplicates: usize,
+    /// Those whose fields do not fit.
+    pub(super) rejected: Vec<Rejected>,
+}
+
+/// The last steps of the pipeline.
+#[derive(Debug)]
+pub(crate) struct Acceptance {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) dedup: Dedup,
+    pub(crate) types: Arc<Types>,
+    /// How long a copy waits for an event that is being accepted.
+    pub(crate) wait: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+impl Acceptance {
+    /// Accepts candidates and answers; goes on after the answer until the ids are marked.
+    ///
+    /// # Cancellation
+    /// Must not be dropped before its end, or ids stay reserved until they expire.
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        key: Arc<Key>,
+        candidates: Vec<Candidate>,
+        reply: oneshot::Sender<Result<Counts, Refusal>>,
+    ) {
+        let window = if key.kind == KeyKind::Import {
+            Window::Import
+        } else {
+            Window::Live
+        };
+        let all = candidates.len();
+        let fresh = match self.fresh(&key.workspace, candidates).await {
+            Ok(fresh) => fresh,
+            Err(refusal) => return answer(reply, Err(refusal)),
+        };
+        let Judged {
+            ids,
+            entries,
+            refused,
+            rejected,
+        } = self.judge(&key, fresh).await;
+        let counts = Counts {
+            accepted: ids.len(),
+            duplicates: all - ids.len() - refused.len(),
+            rejected,
+        };
+        let appended = match entries.is_empty() {
+            true => Ok(()),
+            false => self.journal.append(entries).await.map(drop),
+        };
+        // Free again for the event as it should be.
+        self.release(&key.workspace, &refused).await;
+        if let Err(error) = appended {
+            self.release(&key.workspace, &ids).await;
+            return answer(reply, Err(refusal_of(error)));
+        }
+        self.metrics
+            .accepted
+            .inc_by(u64::try_from(counts.accepted).unwrap_or(u64::MAX));
+        self.metrics
+            .duplicates
+            .inc_by(u64::try_from(counts.duplicates).unwrap_or(u64::MAX));
+        answer(reply, Ok(counts));
+        self.mark(&key.workspace, window, &ids).await;
+    }
+
+    /// Parts the events that fit from those that do not, of which the journal gets copies for the dead letters.
+    async fn judge(&self, key: &Key, mut fresh: Vec<Candidate>) -> Judged {
+        let said = fresh
+            .iter_mut()
+            .map(|candidate| std::mem::take(&mut candidate.said))
+            .collect();
+        let faults = self.types.settle(key, said).await;
+        let mut judged = Judged::default();
+        for (candidate, fault) in fresh.into_iter().zip(faults) {
+            let Some(refusal) = fault else {
+                judged.ids.push(candidate.message_id);
+                judged.entries.push(candidate.entry);
+                continue;
+            };
+            if matches!(refusal.code, IngestCode::TypeConflict | IngestCode::TooManyFields) {
+                let letter = dead_letter(candidate.entry, &refusal, key, candidate.received_at);
+                judged.entries.push(letter);
+            }
+            judged.refused.push(candidate.message_id.clone());
+            judged.rejected.push(Rejected {
+                index: candidate.index,
+                message_id: Some(candidate.message_id),
+                refusal,
+            });
+        }
+        judged
+    }
+
+    /// The candidates that nobody has accepted before, reserved.
+    async fn fresh(
+        &self,
+        workspace: &WorkspaceId,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Candidate>, Refusal> {
+        let mut seen = HashSet::with_capacity(candidates.len());
+        let mut open: Vec<_> = candidates
+            .into_iter()
+            .filter(|candidate| seen.insert(candidate.message_id.clone()))
+            .collect();
+        let deadline = Instant::now() + self.wait;
+        let mut fresh = Vec::with_capacity(open.len());
+        loop {
+            let ids: Vec<_> = open
+                .iter()
+                .map(|candidate| candidate.message_id.as_str())
+                .collect();
+            let known = match self.dedup.reserve(workspace, &ids).await {
+                Ok(known) => known,
+                Err(error) => {
+                    tracing::debug!(%error, "message ids are not reserved");
+                    self.metrics
+                        .unreserved
+                        .inc_by(u64::try_from(open.len()).unwrap_or(u64::MAX));
+                    fresh.append(&mut open);
+                    break;
+                }
+            };
+            let mut waiting = Vec::new();
+            let mut elsewhere = false;
+            for (candidate, known) in open.into_iter().zip(known) {
+                match known {
+                    Reservation::Reserved => fresh.push(candidate),
+                    Reservation::Done | Reservation::Repeated => {}
+                    Reservation::PendingOwn => waiting.push(candidate),
+                    Reservation::PendingOther(_) => elsewhere = true,
+                }
+            }
+            if waiting.is_empty() && !elsewhere {
+                break;
+            }
+            if elsewhere || Instant::now() >= deadline {
+                let ids: Vec<_> = fresh
+                    .iter()
+                    .map(|candidate: &Candidate| candidate.message_id.as_str())
+                    .collect();
+                self.release(workspace, &ids).await;
+                return Err(Refusal::of_field(
+                    IngestCode::RateLimited,
+                    "messageId",
+                    "a copy of an event is being accepted at this moment, send it again",
+                ));
+            }
+            open = waiting;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        fresh.sort_unstable_by_key(|candidate| candidate.index);
+        Ok(fresh)
+    }
+
+    async fn release(&self, workspace: &WorkspaceId, ids: &[impl AsRef<str>]) {
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(error) = self.dedup.release(workspace, ids).await {
+            tracing::warn!(%error, count = ids.len(), "message ids stay reserved until they expire");
+        }
+    }
+
+    async fn mark(&self, workspace: &WorkspaceId, window: Window, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut pauses = MARK_AGAIN.iter();
+        while let Err(error) = self.dedup.done(workspace, window, ids).await {
+            let Some(pause) = pauses.next() else {
+                self.metrics
+                    .marks_lost
+                    .inc_by(u64::try_from(ids.len()).unwrap_or(u64::MAX));
+                return tracing::warn!(%error, count = ids.len(), "accepted events may be accepted twice");
+            };
+            tokio::time::sleep(*pause).await;
+        }
+    }
+}
+
+/// Candidates after the last of the rules.
+#[derive(Debug, Default)]
+struct Judged {
+    /// Of events that are accepted once they are in the journal.
+    ids: Vec<String>,
+    /// What the journal gets.
+    entries: Vec<Entry>,
+    /// Of events that are not.
+    refused: Vec<String>,
+    rejected: Vec<Rejected>,
+}
+
+/// The copy of a refused event: key and value as they would have been, the reason in headers.
+fn dead_letter(entry: Entry, refusal: &Refusal, key: &Key, at: Timestamp) -> Entry {
+    const STAGE: &str = "ingest";
+    let code = refusal.code.as_str();
+    let mut headers = Headers::new()
+        .with(header::ATTEMPT, "0")
+        .with(header::STAGE, STAGE)
+        .with(header::WORKSPACE, key.workspace.as_str())
+        .with(header::ERROR_CODE, code)
+        .with(header::ERROR_MESSAGE, refusal.message.as_bytes());
+    if let Some(field) = &refusal.field {
+        headers.push(header::ERROR_FIELD, field.as_bytes());
+    }
+    headers.push(header::FAILED_AT, at.to_string());
+    if let Some(traceparent) = entry.headers.get(TRACEPARENT) {
+        headers.push(TRACEPARENT, traceparent);
+    }
+    headers.push(connect::STAGE, STAGE);
+    headers.push(connect::CLASS_NAME, code);
+    headers.push(connect::MESSAGE, refusal.message.as_bytes());
+    Entry {
+        topic: Topic::Dlq,
+        headers,
+        ..entry
+    }
+}
+
+fn answer(reply: oneshot::Sender<Result<Counts, Refusal>>, result: Result<Counts, Refusal>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("the client went away before its answer");
+    }
+}
+
+fn refusal_of(error: AppendError) -> Refusal {
+    let code = match error {
+        AppendError::Closed => return Refusal::draining(),
+        AppendError::TooLarge => IngestCode::EventTooLarge,
+        AppendError::Full | AppendError::Write | AppendError::Failed => IngestCode::JournalFull,
+    };
+    Refusal::new(code, error.to_string())
+}

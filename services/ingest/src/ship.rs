@@ -1,0 +1,258 @@
+//! From the journal to Kafka.
+//!
+//! Each lane has one batch in flight, in order, for as long as it takes: there is no deadline, for what was
+//! answered 200 must arrive. A batch whose fate is unknown is sent again, and readers remove the copies by
+//! their identity. A record that Kafka refuses for good is set aside and harms no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_event::header;
+use millrace_event::topic::{DEFAULT_PARTITIONS, MAX_RECORD_BYTES, Topics};
+use millrace_kafka::Outgoing;
+use millrace_kafka::edge::Producer;
+use millrace_kafka::error::ProduceError;
+use millrace_service::config::{ByteSize, Faults};
+use millrace_service::{Causes, Condition};
+use serde::{Deserialize, Serialize};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::{Batch, Lane, Limits, Reader, Shipped, Topic};
+use crate::metrics::Metrics;
+
+/// Between attempts, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Between two rounds of storing positions and deleting segments.
+const TIDY: Duration = Duration::from_millis(500);
+/// Between two looks whether the last record is acknowledged.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// `[ship]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most bytes of one batch; below the topic's `max.message.bytes`.
+    pub batch: ByteSize,
+    /// Most records of one batch.
+    pub batch_records: usize,
+    /// When a request without an answer is given up and its batch sent again.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How many partitions the topics are taken to have until Kafka was reached once.
+    pub partitions: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            batch: ByteSize::bytes(900_000),
+            batch_records: 5_000,
+            request_timeout: Duration::from_secs(10),
+            partitions: DEFAULT_PARTITIONS,
+        }
+    }
+}
+
+impl Config {
+    /// Reports batches that no topic takes.
+    pub fn check(&self, faults: &mut Faults) {
+        if self.batch.as_usize() > MAX_RECORD_BYTES || self.batch < ByteSize::kib(1) {
+            faults.add(
+                "ship.batch",
+                format!("must lie between 1KiB and {MAX_RECORD_BYTES}B"),
+            );
+        }
+        if self.batch_records == 0 {
+            faults.add("ship.batch_records", "must be 1 at least");
+        }
+        if self.partitions == 0 {
+            faults.add("ship.partitions", "must be 1 at least");
+        }
+        if self.request_timeout < Duration::from_millis(100) {
+            faults.add("ship.request_timeout", "must be 100ms at least");
+        }
+    }
+}
+
+/// Moves records until it is told to stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Shipper {
+    pub(crate) reader: Reader,
+    pub(crate) producer: Arc<Producer>,
+    pub(crate) topics: Topics,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) kafka: Condition,
+}
+
+impl Shipper {
+    /// Ships until `stop`, or, once `drain` is cancelled, until nothing is left. Everything that Kafka has
+    /// acknowledged by then is noted.
+    ///
+    /// # Cancellation
+    /// Batches in flight are sent again by the next process.
+    pub(crate) async fn run(self, drain: CancellationToken, stop: CancellationToken) {
+        let mut changed = self.reader.subscribe();
+        let mut lanes: BTreeMap<Lane, ()> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lanes_end = stop.child_token();
+        loop {
+            changed.borrow_and_update();
+            for lane in self.reader.lanes() {
+                lanes.entry(lane).or_insert_with(|| {
+                    tasks.spawn(self.clone().ship_lane(lane, lanes_end.clone()));
+                });
+            }
+            if drain.is_cancelled() && self.reader.is_drained() {
+                break;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = drain.cancelled(), if !drain.is_cancelled() => {}
+                _ = tidy.tick() => self.tidy().await,
+                () = tokio::time::sleep(DRAIN), if drain.is_cancelled() => {}
+                result = changed.changed(), if !drain.is_cancelled() => if result.is_err() { break },
+            }
+        }
+        lanes_end.cancel();
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a lane's shipper ended by itself");
+            }
+        }
+        self.tidy().await;
+    }
+
+    async fn ship_lane(self, lane: Lane, stop: CancellationToken) {
+        let mut changed = self.reader.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if !self.reader.has_next(lane) {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    result = changed.changed() => if result.is_err() { return },
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.ship_next(lane) => {}
+            }
+        }
+    }
+
+    /// Ships the next batch of a lane, however long it takes.
+    async fn ship_next(&self, lane: Lane) {
+        let limits = Limits {
+            bytes: self.config.batch.as_usize(),
+            records: self.config.batch_records,
+        };
+        let reader = self.reader.clone();
+        let batch = match spawn_blocking(move || reader.take(lane, limits)).await {
+            Ok(Ok(Some(batch))) => batch,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                tracing::error!(error = %Causes(&error), "the journal cannot be read, trying again");
+                return tokio::time::sleep(BACKOFF.1).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading the journal ended early, trying again");
+                return tokio::time::sleep(BACKOFF.1).await;
+            }
+        };
+        self.deliver(lane, &batch).await;
+        self.reader.acknowledge(&batch);
+    }
+
+    async fn deliver(&self, lane: Lane, batch: &Batch) {
+        let mut at_once = !batch.records.is_empty();
+        if at_once {
+            at_once = self.send(lane, &batch.records).await.is_ok();
+        }
+        if !at_once {
+            // One record spoils a whole batch, and Kafka does not say which.
+            for record in &batch.records {
+                if let Err(reason) = self.send(lane, std::slice::from_ref(record)).await {
+                    self.set_aside(lane, record, reason).await;
+                }
+            }
+        }
+    }
+
+    /// Sends until Kafka answers.
+    ///
+    /// # Errors
+    /// With Kafka's reason, when it refuses these records for good; none of them was taken then.
+    async fn send(&self, lane: Lane, records: &[Shipped]) -> Result<(), String> {
+        let topic = match lane.topic {
+            Topic::Ingest => &self.topics.ingest,
+            Topic::Dlq => &self.topics.dlq,
+        };
+        let mut wait = BACKOFF.0;
+        loop {
+            let outgoing = records.iter().map(outgoing).collect();
+            match Box::pin(self.producer.produce(topic, lane.partition, outgoing)).await {
+                Ok(()) => {
+                    self.kafka.holds();
+                    self.metrics
+                        .shipped
+                        .inc_by(u64::try_from(records.len()).unwrap_or(u64::MAX));
+                    return Ok(());
+                }
+                Err(ProduceError::Refused { code, .. }) => return Err(code),
+                Err(error @ ProduceError::Ambiguous { .. }) => {
+                    self.metrics.produce_failures.inc();
+                    let partition = lane.partition;
+                    tracing::debug!(error = %Causes(&error), topic, partition, "a batch is sent again");
+                    self.kafka.fails(Causes(&error).to_string());
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Keeps a refused record where people find it. As long as even that fails it stays in the journal.
+    async fn set_aside(&self, lane: Lane, record: &Shipped, reason: String) {
+        loop {
+            let (reader, record, reason) = (self.reader.clone(), record.clone(), reason.clone());
+            let id = record.identity;
+            let kept = spawn_blocking(move || reader.set_aside(lane, &record, &reason)).await;
+            match kept {
+                Ok(Ok(())) => {
+                    self.metrics.set_aside.inc();
+                    return tracing::error!(%id, "kafka refuses a record for good, it was set aside");
+                }
+                Ok(Err(error)) => tracing::error!(%error, %id, "a refused record cannot be set aside"),
+                Err(error) => tracing::error!(%error, %id, "setting a refused record aside ended early"),
+            }
+            tokio::time::sleep(BACKOFF.1).await;
+        }
+    }
+
+    async fn tidy(&self) {
+        let reader = self.reader.clone();
+        match spawn_blocking(move || reader.tidy()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the journal could not be tidied"),
+            Err(error) => tracing::warn!(%error, "tidying the journal ended early"),
+        }
+    }
+}
+
+fn outgoing(record: &Shipped) -> Outgoing {
+    let mut headers = header::Headers::new().with(header::ID, record.identity.to_string());
+    for (name, value) in record.headers.iter() {
+        headers.push(name, value);
+    }
+    Outgoing {
+        key: Some(record.key.clone()),
+        value: record.value.clone(),
+        headers,
+    }
+}

@@ -1,0 +1,195 @@
+//! One event for one message id.
+
+use std::process::{Child, Command, Stdio};
+
+use millrace_testkit::process::{free_address, listens};
+
+use super::*;
+
+/// A Redis of a test's own, to be stopped.
+struct OwnRedis {
+    child: Child,
+    directory: tempfile::TempDir,
+    address: std::net::SocketAddr,
+}
+
+impl OwnRedis {
+    async fn start() -> Self {
+        let (directory, address) = (tempfile::tempdir().unwrap(), free_address().unwrap());
+        let redis = Self {
+            child: Self::spawn(&directory, address),
+            directory,
+            address,
+        };
+        listens(redis.address, PATIENCE).await.unwrap();
+        redis
+    }
+
+    fn spawn(directory: &tempfile::TempDir, address: std::net::SocketAddr) -> Child {
+        Command::new("redis-server")
+            .args([
+                "--port",
+                &address.port().to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+            ])
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed")
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    async fn start_again(&mut self) {
+        self.child = Self::spawn(&self.directory, self.address);
+        listens(self.address, PATIENCE).await.unwrap();
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits until the gateway says that it has its connection to Redis, or that it has not.
+async fn connected(pipeline: &Pipeline, wanted: bool) {
+    let connected = until("what is said of redis", PATIENCE, || async {
+        let ready = pipeline
+            .client
+            .get(&format!("{}/ready", pipeline.url("ingest")))
+            .await?
+            .json()?;
+        Ok((ready["conditions"]["redis"]["ready"] == wanted).then_some(()))
+    });
+    connected.await.unwrap();
+}
+
+#[tokio::test]
+async fn copies_are_answered_200_and_accepted_once_also_when_they_come_together() {
+    let pipeline = start(Vec::new()).await;
+    let mut copies = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let sender = pipeline.sender();
+        copies.spawn(async move { sender.post("/v1/track", &track("same")).await });
+    }
+    while let Some(answer) = copies.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status, 200);
+    }
+    let answer = pipeline
+        .sender()
+        .post("/v1/batch", &json!({ "batch": [track("same"), track("other")] }))
+        .await
+        .unwrap();
+    assert_eq!(answer.body, r#"{"success":true}"#);
+    let events = all_arrived(
+        &pipeline,
+        &BTreeSet::from(["same".to_owned(), "other".to_owned()]),
+    )
+    .await;
+    assert_eq!(events.values().map(BTreeMap::len).collect::<Vec<_>>(), [1, 1]);
+    let duplicates = pipeline
+        .metric("ingest", "millrace_ingest_events_duplicate_total", "")
+        .await
+        .unwrap();
+    assert!((duplicates - 50.0).abs() < 0.5, "{duplicates}");
+}
+
+#[tokio::test]
+async fn after_kill_9_in_the_middle_a_client_that_repeats_everything_gets_each_event_in_once() {
+    let mut pipeline = start(Vec::new()).await;
+    for round in 0..3 {
+        let ids: Vec<String> = (0..600).map(|n| format!("r{round}-{n}")).collect();
+        let mut clients = tokio::task::JoinSet::new();
+        for share in ids.chunks(60) {
+            let (sender, share) = (pipeline.sender(), share.to_vec());
+            clients.spawn(async move {
+                let mut answered = 0;
+                for id in share {
+                    let Ok(answer) = sender.post("/v1/track", &track(&id)).await else {
+                        break;
+                    };
+                    assert_eq!(answer.status, 200);
+                    answered += 1;
+                }
+                answered
+            });
+        }
+        // In the middle: when some were answered and others not.
+        let seen = until("some events were accepted", PATIENCE, || async {
+            let accepted = pipeline
+                .metric("ingest", "millrace_ingest_events_accepted_total", "")
+                .await?;
+            Ok((accepted > 100.0).then_some(()))
+        });
+        seen.await.unwrap();
+        pipeline.kill_and_restart("ingest").await.unwrap();
+        let mut answered = 0;
+        while let Some(count) = clients.join_next().await {
+            answered += count.unwrap();
+        }
+        assert!(answered < ids.len(), "the kill came in the middle");
+        pipeline.ready("ingest").await.unwrap();
+        for share in ids.chunks(100) {
+            let batch = json!({ "batch": share.iter().map(|id| track(id)).collect::<Vec<_>>() });
+            insist(&pipeline.sender(), "/v1/batch", &batch).await;
+        }
+        let events = all_arrived(&pipeline, &ids.iter().cloned().collect()).await;
+        let twice: Vec<_> = events.iter().filter(|(_, records)| records.len() > 1).collect();
+        assert!(
+            twice.is_empty(),
+            "round {round}: {} events have two identities",
+            twice.len()
+        );
+        assert_eq!(events.len(), 600 * (round + 1));
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_away_events_are_accepted_and_counted() {
+    let mut redis = OwnRedis::start().await;
+    let pipeline = start(vec![(
+        "MILLRACE__REDIS__URL",
+        format!("redis://{}", redis.address),
+    )])
+    .await;
+    let sender = pipeline.sender();
+    connected(&pipeline, true).await;
+    insist(&sender, "/v1/track", &track("before")).await;
+    redis.kill();
+    connected(&pipeline, false).await;
+    for _ in 0..2 {
+        assert_eq!(
+            sender.post("/v1/track", &track("while")).await.unwrap().status,
+            200
+        );
+    }
+    let unreserved = pipeline
+        .metric("ingest", "millrace_ingest_dedup_unreserved_total", "")
+        .await
+        .unwrap();
+    assert!((unreserved - 2.0).abs() < 0.5, "{unreserved}");
+    redis.start_again().await;
+    connected(&pipeline, true).await;
+    for _ in 0..2 {
+        assert_eq!(
+            sender.post("/v1/track", &track("after")).await.unwrap().status,
+            200
+        );
+    }
+    let ids = ["before", "while", "after"].map(str::to_owned).into();
+    let events = all_arrived(&pipeline, &ids).await;
+    let counts: Vec<_> = ["before", "while", "after"]
+        .iter()
+        .map(|id| events[*id].len())
+        .collect();
+    assert_eq!(counts, [1, 2, 1]);
+}

@@ -1,0 +1,175 @@
+//! What was answered 200 arrives.
+
+use millrace_testkit::broker::Broker;
+
+use super::*;
+
+#[tokio::test]
+async fn with_kafka_stopped_and_the_gateway_killed_everything_answered_arrives_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kafka = Broker::start(directory.path()).await.unwrap();
+    let settings = vec![("MILLRACE__SHIP__REQUEST_TIMEOUT", "2s".to_owned())];
+    let mut pipeline = start_on(Some(kafka.address()), settings).await;
+    let mut sent = BTreeSet::new();
+    let mut send = async |pipeline: &Pipeline, from: usize| {
+        for n in from..from + 200 {
+            let id = format!("m-{n}");
+            let answer = pipeline.sender().post("/v1/track", &track(&id)).await.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            sent.insert(id);
+        }
+    };
+    send(&pipeline, 0).await;
+    kafka.kill().await.unwrap();
+    send(&pipeline, 1000).await;
+    pipeline.kill_and_restart("ingest").await.unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    send(&pipeline, 2000).await;
+    pipeline.kill_and_restart("ingest").await.unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    kafka.start_again().await.unwrap();
+    send(&pipeline, 3000).await;
+    let events = all_arrived(&pipeline, &sent).await;
+    assert_eq!(events.len(), sent.len());
+    assert!(
+        events.values().all(|records| records.len() == 1),
+        "one identity for each event"
+    );
+
+    // Numbers are dense: what is missing would have been lost.
+    let mut next: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+    for id in events.values().flat_map(BTreeMap::keys) {
+        let identity: millrace_event::Identity = id.parse().unwrap();
+        next.entry(identity.partition).or_default().insert(identity.seq);
+    }
+    for (partition, seqs) in next {
+        let length = u64::try_from(seqs.len()).unwrap();
+        assert_eq!(seqs.last(), Some(&(length - 1)), "partition {partition}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_journal_is_answered_429_until_kafka_takes_some_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kafka = Broker::start(directory.path()).await.unwrap();
+    let settings = vec![
+        ("MILLRACE__JOURNAL__SEGMENT", "64KiB".to_owned()),
+        ("MILLRACE__JOURNAL__LIMIT", "256KiB".to_owned()),
+        ("MILLRACE__JOURNAL__RETAIN", "0s".to_owned()),
+        ("MILLRACE__SHIP__REQUEST_TIMEOUT", "2s".to_owned()),
+    ];
+    let pipeline = start_on(Some(kafka.address()), settings).await;
+    kafka.kill().await.unwrap();
+    let event = |n: usize| json!({ "type": "track", "messageId": format!("m-{n}"), "p": "x".repeat(5000) });
+    let mut sent = BTreeSet::new();
+    let refused = loop {
+        let answer = pipeline
+            .sender()
+            .post("/v1/track", &event(sent.len()))
+            .await
+            .unwrap();
+        if answer.status != 200 {
+            break answer;
+        }
+        sent.insert(format!("m-{}", sent.len()));
+        assert!(sent.len() < 100, "the journal has a limit");
+    };
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json().unwrap()["code"]),
+        (429, &json!("journal_full"))
+    );
+    assert!(
+        refused.headers["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u32>()
+            .is_ok_and(|seconds| seconds > 0)
+    );
+    let ready = pipeline
+        .client
+        .get(&format!("{}/ready", pipeline.url("ingest")))
+        .await
+        .unwrap();
+    assert_eq!(
+        ready.status, 200,
+        "an unready process would hide the 429: {}",
+        ready.body
+    );
+
+    kafka.start_again().await.unwrap();
+    insist(&pipeline.sender(), "/v1/track", &event(sent.len())).await;
+    sent.insert(format!("m-{}", sent.len()));
+    let events = all_arrived(&pipeline, &sent).await;
+    assert!(events.values().all(|records| records.len() == 1));
+}
+
+#[tokio::test]
+async fn sigterm_under_load_ships_everything_that_was_answered_and_ends_with_0() {
+    let mut pipeline = start(Vec::new()).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8 {
+        let sender = pipeline.sender();
+        clients.spawn(async move {
+            let mut answered = Vec::new();
+            for n in 0.. {
+                let id = format!("c{client}-{n}");
+                match sender.post("/v1/track", &track(&id)).await {
+                    Ok(answer) if answer.status == 200 => answered.push(id),
+                    Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.body),
+                    Err(_) => break,
+                }
+            }
+            answered
+        });
+    }
+    let begun = until("some events were accepted", PATIENCE, || async {
+        let accepted = pipeline
+            .metric("ingest", "millrace_ingest_events_accepted_total", "")
+            .await?;
+        Ok((accepted > 300.0).then_some(()))
+    });
+    begun.await.unwrap();
+    let status = pipeline
+        .process("ingest")
+        .terminate(Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
+    let mut answered = BTreeSet::new();
+    while let Some(ids) = clients.join_next().await {
+        answered.extend(ids.unwrap());
+    }
+    assert!(answered.len() > 300);
+    let events = arrived(&pipeline).await;
+    let missing: Vec<_> = answered.iter().filter(|id| !events.contains_key(*id)).collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {} answered events are not in the topic",
+        missing.len(),
+        answered.len()
+    );
+}
+
+#[tokio::test]
+async fn sigterm_with_kafka_away_ends_with_0_in_time_and_leaves_the_rest_to_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kafka = Broker::start(directory.path()).await.unwrap();
+    let settings = vec![
+        ("MILLRACE__SHUTDOWN__DEADLINE", "4s".to_owned()),
+        ("MILLRACE__SHIP__REQUEST_TIMEOUT", "2s".to_owned()),
+    ];
+    let mut pipeline = start_on(Some(kafka.address()), settings).await;
+    kafka.kill().await.unwrap();
+    insist(&pipeline.sender(), "/v1/track", &track("kept")).await;
+    let status = pipeline
+        .process("ingest")
+        .terminate(Duration::from_secs(10))
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
+    kafka.start_again().await.unwrap();
+    pipeline.process("ingest").start_again().unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    let events = all_arrived(&pipeline, &BTreeSet::from(["kept".to_owned()])).await;
+    assert_eq!(events["kept"].len(), 1);
+}

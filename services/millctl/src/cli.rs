@@ -1,0 +1,420 @@
+//! The commands and their arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_event::topic::DEFAULT_PARTITIONS;
+use millrace_event::{KeyKind, Timestamp};
+use millrace_store::fields::FieldType;
+use millrace_store::functions::{Language, Route};
+use millrace_store::keys::IpPolicy;
+use millrace_store::rules::AliasMode;
+use millrace_store::workspaces::Tier;
+use millrace_store::{KeyId, Name, TokenId};
+
+/// Administers a Millrace installation.
+#[derive(Debug, Parser)]
+#[command(name = "millctl", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// TOML file with the configuration; the environment (`MILLRACE__SECTION__KEY`) wins over it.
+    #[arg(long, global = true, value_name = "FILE", env = "MILLRACE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON object instead of lines for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The schema of PostgreSQL and of Millrace's own tables in ClickHouse.
+    #[command(subcommand)]
+    Migrate(Migrate),
+    /// The topics in Kafka.
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Workspaces, each with its table in ClickHouse.
+    #[command(subcommand)]
+    Workspace(Workspace),
+    /// Write keys, which clients send events with.
+    #[command(subcommand)]
+    Key(Key),
+    /// Service tokens, which programs call Millrace's own interfaces with.
+    #[command(subcommand)]
+    Token(Token),
+    /// Types of the fields of a workspace's events.
+    #[command(subcommand)]
+    Fields(Fields),
+    /// Names in `properties` that were changed.
+    #[command(subcommand)]
+    Alias(Alias),
+    /// Fields that every event must have.
+    #[command(subcommand)]
+    Require(Require),
+    /// JavaScript functions that run on every event.
+    #[command(subcommand)]
+    Function(Function),
+    /// Dead letters: events and rows that were set aside.
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// Check the log against the tables: every event where it was decided to be, once. Exit status 2 where not.
+    Audit {
+        /// Only events received at or after this time.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// The bulker's consumer group: what it has not settled yet is under way, not missing.
+        #[arg(long, value_name = "GROUP", default_value = "millrace-bulker")]
+        group: String,
+    },
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Letters {
+    /// Of this workspace, by id.
+    #[arg(long)]
+    pub(crate) workspace: Option<String>,
+    /// With this error code.
+    #[arg(long)]
+    pub(crate) code: Option<String>,
+    /// Of this function, by id.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Set aside at or after this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Timestamp>,
+    /// Set aside before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Timestamp>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Show dead letters, newest first.
+    List {
+        #[command(flatten)]
+        letters: Letters,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one dead letter whole.
+    Show {
+        /// `<partition>-<offset>`, as `list` names it.
+        at: String,
+    },
+    /// Count dead letters by workspace, stage, code and function.
+    Stats {
+        #[command(flatten)]
+        letters: Letters,
+    },
+    /// Send dead letters round again. Each is one attempt more; a letter that is replayed twice counts once.
+    Replay {
+        #[command(flatten)]
+        letters: Letters,
+        /// Say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// At most so many a second.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        rate: u32,
+        /// Also those that would fail again: the function's version in force is the one that failed, or a row's
+        /// value does not fit its column.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Store {
+    Postgres,
+    Clickhouse,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Apply what is pending, in both stores unless one is named.
+    Up {
+        #[arg(long)]
+        store: Option<Store>,
+    },
+    /// Take the newest migrations of one store back. What their tables hold is lost.
+    Down {
+        #[arg(long)]
+        store: Store,
+        /// How many, newest first.
+        #[arg(long, default_value_t = 1)]
+        steps: usize,
+    },
+    /// Show what is applied and what is pending.
+    Status {
+        #[arg(long)]
+        store: Option<Store>,
+    },
+    /// Write the empty files of a new migration into a checkout.
+    New {
+        /// What it is about, in lower case with underscores.
+        name: String,
+        #[arg(long)]
+        store: Store,
+        /// The folder with a folder for each store.
+        #[arg(long, value_name = "FOLDER", default_value = "migrations")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topics {
+    /// Make every topic exist with at least so many partitions.
+    Apply {
+        /// Partitions of each topic. Growing breaks the order of events with one key at the switch.
+        #[arg(long, default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        partitions: u32,
+        /// Replicas of each new topic: 3 in production.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+        replication: u16,
+        /// Say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workspace {
+    /// Make a workspace with a source, a destination and its table; one that is there is left as it is.
+    Create {
+        name: Name,
+        /// Who is billed; made when it is not there.
+        #[arg(long)]
+        organization: Name,
+        /// `default`, `pro` or `enterprise`, which decides the limits.
+        #[arg(long, default_value_t)]
+        tier: Tier,
+        /// The ClickHouse database; `ws_` and the name when not given.
+        #[arg(long)]
+        database: Option<String>,
+        /// The table in that database.
+        #[arg(long, default_value = "events")]
+        table: String,
+    },
+    /// Show all workspaces.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a write key and show it, once.
+    Create {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// `server`, `browser` or `import`.
+        #[arg(long)]
+        kind: KeyKind,
+        /// The source, by name or id.
+        #[arg(long, default_value = "default")]
+        source: String,
+        /// An origin that a browser key may be used from; can be repeated.
+        #[arg(long = "origin", value_name = "ORIGIN", required_if_eq("kind", "browser"))]
+        origins: Vec<String>,
+    },
+    /// Revoke a write key for good.
+    Revoke { id: KeyId },
+    /// Set what is kept of the addresses that a key's events come from.
+    Ip {
+        id: KeyId,
+        /// `keep`, `anonymize` (the network: /24, /48) or `drop`.
+        policy: IpPolicy,
+    },
+    /// Show a workspace's write keys, without their secrets.
+    List {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fields {
+    /// Show the fields that have a type.
+    List {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+    /// Give a field another type, for events to come. What is in the warehouse stays as it is.
+    Retype {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The field, flattened, such as `cart_total`.
+        name: String,
+        /// `string`, `number`, `boolean`, `date-time`, `array` or `object`.
+        field_type: FieldType,
+    },
+    /// Forget a field: the next event fixes its type anew.
+    Drop {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The field, flattened, such as `cart_total`.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Alias {
+    /// Say that a name was changed, or how far that is.
+    Set {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The name as it was.
+        old: String,
+        /// The name as it is.
+        new: String,
+        /// `old` leaves events as they are, `both` gives them both names, `new` moves the value.
+        #[arg(long)]
+        mode: AliasMode,
+    },
+    /// Show them.
+    List {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+    /// Forget that a name was changed.
+    Drop {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The name as it was.
+        old: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Require {
+    /// Refuse events without a field.
+    Add {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The field, flattened, such as `brand` or `context_tenant`.
+        name: String,
+    },
+    /// Show them.
+    List {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+    /// Take events without it again.
+    Drop {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The field, flattened.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a service token and show it, once.
+    Create {
+        /// What it is for.
+        #[arg(long)]
+        name: Name,
+    },
+    /// Revoke a service token for good.
+    Revoke { id: TokenId },
+}
+
+/// Which chain.
+#[derive(Debug, Args)]
+pub(crate) struct RouteArguments {
+    /// The source, by name or id.
+    #[arg(long, default_value = "default")]
+    source: String,
+    /// The destination, by name or id.
+    #[arg(long, default_value = "default")]
+    destination: String,
+}
+
+impl From<RouteArguments> for Route {
+    fn from(arguments: RouteArguments) -> Self {
+        Self {
+            source: arguments.source,
+            destination: arguments.destination,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Function {
+    /// Add a version of a function; with `--promote` put it in force.
+    Put {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The function's name.
+        #[arg(long)]
+        name: Name,
+        /// Put it in force: a new function at the end of the chain, another one in its place.
+        #[arg(long)]
+        promote: bool,
+        #[command(flatten)]
+        route: RouteArguments,
+        /// `js` or `ts`; by default from the file's name.
+        #[arg(long)]
+        language: Option<Language>,
+        /// The file with the code.
+        file: PathBuf,
+    },
+    /// Put a version in force.
+    Promote {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The function, by name or id.
+        #[arg(long)]
+        name: String,
+        /// Which; the newest when not given.
+        #[arg(long)]
+        version: Option<u32>,
+        #[command(flatten)]
+        route: RouteArguments,
+    },
+    /// Return to the version that was in force before.
+    Rollback {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The function, by name or id.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        route: RouteArguments,
+    },
+    /// Show a workspace's functions and where they run.
+    List {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

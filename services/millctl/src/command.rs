@@ -1,0 +1,36 @@
+//! One module per kind of thing; each command gives an answer and prints nothing.
+
+mod alias;
+mod audit;
+mod dlq;
+mod fields;
+mod function;
+mod key;
+mod migrate;
+mod require;
+mod token;
+mod topics;
+mod workspace;
+
+use anyhow::Result;
+
+use crate::cli::Command;
+use crate::output::Answer;
+use crate::parts::Parts;
+
+/// Carries out a command.
+pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
+    match command {
+        Command::Migrate(command) => migrate::run(command, parts).await,
+        Command::Topics(command) => topics::run(command, parts).await,
+        Command::Workspace(command) => workspace::run(command, parts).await,
+        Command::Key(command) => key::run(command, parts).await,
+        Command::Token(command) => token::run(command, parts).await,
+        Command::Dlq(command) => Box::pin(dlq::run(command, parts)).await,
+        Command::Audit { since, group } => Box::pin(audit::run(since, &group, parts)).await,
+        Command::Fields(command) => fields::run(command, parts).await,
+        Command::Alias(command) => alias::run(command, parts).await,
+        Command::Require(command) => require::run(command, parts).await,
+        Command::Function(command) => function::run(command, parts).await,
+    }
+}

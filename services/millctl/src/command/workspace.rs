@@ -1,0 +1,113 @@
+//! `millctl workspace …`
+
+use anyhow::{Context, Result};
+use millrace_store::Workspaces;
+use millrace_store::workspaces::NewWorkspace;
+use millrace_warehouse::{Database, Layout, TableName};
+use serde_json::{Value, json};
+
+use crate::cli::Workspace;
+use crate::output::Answer;
+use crate::parts::Parts;
+
+pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
+    let workspaces = Workspaces::new(parts.postgres()?);
+    match command {
+        Workspace::Create {
+            name,
+            organization,
+            tier,
+            database,
+            table,
+        } => {
+            let database = database.unwrap_or_else(|| database_name(name.as_str()));
+            // Names are judged before anything is made.
+            table_name(&database, &table)?;
+            let new = NewWorkspace {
+                name,
+                organization,
+                tier,
+                database,
+                table,
+            };
+            let made = workspaces.create(&new).await?;
+            let (database, table) = (&made.destination.database, &made.destination.table);
+            // Also for a workspace that was there: the last attempt may have ended here.
+            parts
+                .warehouse()
+                .create_table(&table_name(database, table)?, &Layout::default())
+                .await
+                .with_context(|| {
+                    format!("the workspace is there, its table {database}.{table} could not be made")
+                })?;
+            let object = json!({
+                "workspace": made.workspace.id, "source": made.source.id, "destination": made.destination.id,
+                "database": database, "table": table, "created": made.created,
+            });
+            let state = if made.created { "made" } else { "there already" };
+            let (workspace, id) = (&made.workspace.name, &made.workspace.id);
+            Answer::new(
+                object,
+                format!("{workspace} ({id}) is {state}; its rows go to {database}.{table}"),
+            )
+        }
+        Workspace::List => {
+            let listed = workspaces.list().await?;
+            let rows: Vec<Vec<String>> = listed
+                .iter()
+                .map(|one| {
+                    vec![
+                        one.name.clone(),
+                        one.id.to_string(),
+                        one.organization.to_string(),
+                        one.tier.to_string(),
+                    ]
+                })
+                .collect();
+            let objects: Vec<Value> = listed
+                .iter()
+                .map(|one| {
+                    json!({
+                        "workspace": one.id, "name": one.name, "organization": one.organization, "tier": one.tier,
+                        "limits": one.limits, "created_at": one.created_at,
+                    })
+                })
+                .collect();
+            Answer::table(
+                json!({ "workspaces": objects }),
+                &["NAME", "ID", "ORGANIZATION", "TIER"],
+                &rows,
+            )
+        }
+    }
+}
+
+fn table_name(database: &str, table: &str) -> Result<TableName> {
+    let database: Database = database
+        .parse()
+        .with_context(|| format!("`{database}` is not the name of a database"))?;
+    TableName::new(database, table).with_context(|| format!("`{table}` is not the name of a table"))
+}
+
+/// `ws_` and the workspace's name, in the characters that need no quotes.
+fn database_name(workspace: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '_'
+        }
+    };
+    format!("ws_{}", workspace.chars().map(plain).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::database_name;
+
+    #[test]
+    fn a_database_name_needs_no_quotes() {
+        assert_eq!(database_name("demo"), "ws_demo");
+        assert_eq!(database_name("Web-shop.EU"), "ws_web_shop_eu");
+    }
+}

@@ -1,0 +1,92 @@
+//! The clients that commands use, made when they are asked for: a command needs only what it touches.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use millrace_event::topic::Topics;
+use millrace_kafka::Connection;
+use millrace_store::keys::Cache;
+use millrace_store::postgres::Config as PostgresConfig;
+use millrace_store::redis::Config as RedisConfig;
+use millrace_store::{Error, Keys, Notice, Postgres, Redis, WorkspaceId, notice};
+use millrace_warehouse::{Config as WarehouseConfig, Database, Warehouse};
+
+use crate::config::Config;
+
+/// How long a command waits for Redis.
+const REDIS_WAIT: Duration = Duration::from_secs(2);
+
+/// Commands are few and one at a time.
+const CONNECTIONS: usize = 2;
+
+/// What the configuration leads to.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    config: Config,
+}
+
+impl Parts {
+    pub(crate) const fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    pub(crate) fn postgres(&self) -> Result<Postgres> {
+        let mut config = PostgresConfig::new(self.config.postgres.url.expose());
+        config.connections = CONNECTIONS;
+        Ok(Postgres::new(&config)?)
+    }
+
+    /// A connection to Redis, once it is there.
+    pub(crate) async fn redis(&self) -> Result<Redis, Error> {
+        let section = &self.config.redis;
+        let mut config = RedisConfig::new(section.url.expose());
+        config.key_prefix.clone_from(&section.key_prefix);
+        config.call_timeout = REDIS_WAIT;
+        let redis = Redis::connect(&config)?;
+        redis.wait_connected(REDIS_WAIT).await?;
+        Ok(redis)
+    }
+
+    /// Tells running processes that a workspace changed.
+    pub(crate) async fn tell_changed(&self, workspace: &WorkspaceId) -> Result<(), Error> {
+        let redis = self.redis().await?;
+        let keys = Keys::new(self.postgres().map_err(|_| Error::Invalid {
+            what: "postgres.url",
+            reason: "cannot be used",
+        })?);
+        let ids: Vec<_> = keys
+            .list(workspace)
+            .await?
+            .into_iter()
+            .map(|key| key.id)
+            .collect();
+        Cache::new(redis.clone()).forget(&ids).await?;
+        notice::publish(&redis, &Notice::WorkspaceChanged(workspace.clone())).await
+    }
+
+    pub(crate) fn warehouse(&self) -> Warehouse {
+        let section = &self.config.clickhouse;
+        let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let mut config = WarehouseConfig::new(section.url.expose());
+        config.user = filled(&section.user);
+        config.password = filled(section.password.expose());
+        config.build()
+    }
+
+    /// The database of Millrace's own tables.
+    pub(crate) fn system_database(&self) -> Result<Database> {
+        self.config
+            .clickhouse
+            .database
+            .parse()
+            .context("clickhouse.database is not the name of a database")
+    }
+
+    pub(crate) fn kafka(&self) -> Connection {
+        Connection::new(self.config.kafka.brokers.join(","), "millctl")
+    }
+
+    pub(crate) const fn topics(&self) -> &Topics {
+        &self.config.topics
+    }
+}

@@ -1,0 +1,9 @@
+//! The real `millctl` against real servers; each test has a database, a ClickHouse database and topics of its own.
+#![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
+
+mod failures;
+mod functions;
+mod installation;
+mod migrations;
+mod topics;
+mod workspaces;

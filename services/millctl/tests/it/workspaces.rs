@@ -1,0 +1,118 @@
+use millrace_event::KeyKind;
+use millrace_store::keys::Presented;
+use millrace_store::{Chains, Keys, Tokens};
+use millrace_warehouse::layout::DEDUPLICATION_WINDOW;
+use millrace_warehouse::{Database, TableName};
+
+use crate::installation::{Installation, field};
+
+#[tokio::test]
+async fn a_workspace_comes_with_its_table_and_is_made_once() {
+    let (installation, made) = Installation::with_workspace().await;
+    let database: Database = field(&made, "database").parse().expect("a database");
+    assert_eq!(database.as_str(), format!("ws_{}", installation.name));
+    let table = TableName::new(database, field(&made, "table")).expect("a table");
+    installation
+        .warehouse()
+        .check_table(&table, DEDUPLICATION_WINDOW)
+        .await
+        .expect("a table fit for events");
+
+    let again = installation.create_workspace();
+    assert_eq!(
+        (made["created"].clone(), again["created"].clone()),
+        (true.into(), false.into())
+    );
+    for name in ["workspace", "source", "destination", "database", "table"] {
+        assert_eq!(made[name], again[name], "{name}");
+    }
+    let snapshot = Chains::new(installation.postgres())
+        .snapshot()
+        .await
+        .expect("a snapshot");
+    assert_eq!(
+        snapshot.of(field(&made, "source"))[0].destination.id.as_str(),
+        field(&made, "destination")
+    );
+    assert!(
+        installation
+            .text(&["workspace", "list"])
+            .contains(field(&made, "workspace"))
+    );
+    installation.clean().await;
+}
+
+#[tokio::test]
+async fn a_table_that_was_lost_is_made_again() {
+    let (installation, made) = Installation::with_workspace().await;
+    let (database, table) = (field(&made, "database"), field(&made, "table"));
+    let warehouse = installation.warehouse();
+    warehouse
+        .client()
+        .query(&format!("DROP TABLE {database}.{table} SYNC"))
+        .execute()
+        .await
+        .expect("dropped");
+    installation.create_workspace();
+    let name = TableName::new(database.parse().expect("a database"), table).expect("a table");
+    warehouse
+        .check_table(&name, DEDUPLICATION_WINDOW)
+        .await
+        .expect("a table fit for events");
+    installation.clean().await;
+}
+
+#[tokio::test]
+async fn keys_of_every_kind_open_and_stop_opening_when_revoked() {
+    let (installation, made) = Installation::with_workspace().await;
+    let keys = Keys::new(installation.postgres());
+    let workspace = installation.name.as_str();
+    for (kind, more) in [
+        ("server", &[][..]),
+        ("import", &[]),
+        ("browser", &["--origin", "http://localhost"]),
+    ] {
+        // A workspace is found by its name and by its id.
+        let by = if kind == "import" {
+            field(&made, "workspace")
+        } else {
+            workspace
+        };
+        let arguments = [&["key", "create", "--workspace", by, "--kind", kind], more].concat();
+        let shown = installation.json(&arguments);
+        let presented = Presented::parse(field(&shown, "key")).expect("the form of a key");
+        assert_eq!(presented.id.as_str(), field(&shown, "id"));
+        let found = keys.find(&presented.id).await.expect("an answer").expect("a key");
+        assert_eq!(
+            (found.kind.as_str(), found.source.as_str()),
+            (kind, field(&made, "source"))
+        );
+        assert_eq!(found.origins.len(), usize::from(found.kind == KeyKind::Browser));
+        found.admit(presented.secret.as_ref()).expect("it opens");
+
+        installation.json(&["key", "revoke", field(&shown, "id")]);
+        assert!(keys.find(&presented.id).await.expect("an answer").is_none());
+    }
+    let listed = installation.json(&["key", "list", "--workspace", workspace]);
+    assert_eq!(listed["keys"].as_array().expect("a list").len(), 3);
+    installation.clean().await;
+}
+
+#[tokio::test]
+async fn a_token_opens_until_it_is_revoked() {
+    let installation = Installation::migrated().await;
+    let tokens = Tokens::new(installation.postgres());
+    let shown = installation.json(&["token", "create", "--name", "ci"]);
+    let found = tokens
+        .verify(field(&shown, "token"))
+        .await
+        .expect("an answer")
+        .expect("a token");
+    assert_eq!(found.id.as_str(), field(&shown, "id"));
+    installation.json(&["token", "revoke", field(&shown, "id")]);
+    assert_eq!(
+        tokens.verify(field(&shown, "token")).await.expect("an answer"),
+        None
+    );
+    installation.clean().await;
+}

@@ -1,0 +1,249 @@
+//! The rotor's configuration.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use millrace_event::frame::Limits;
+use millrace_event::topic::Topics;
+use millrace_kafka::{Connection, group};
+use millrace_service::config::{
+    Admin, ByteSize, Configuration as Checked, Faults, Kafka, Postgres, ProcessConfiguration, Shutdown,
+    Telemetry,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::pool;
+
+/// The port of the functions API, health, readiness, version and metrics.
+pub const DEFAULT_PORT: u16 = 3401;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Configuration {
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[postgres]`
+    pub postgres: Postgres,
+    /// `[topics]`
+    pub topics: Topics,
+    /// `[consumer]`
+    pub consumer: group::Config,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[registry]`
+    pub registry: Registry,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[limits]`
+    pub limits: EventLimits,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+}
+
+/// `[ingest]`: how records of producers without a journal get their identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Set anew whenever the ingest topic was deleted and made again: offsets start over then, and without this
+    /// new records would carry the identities of old ones.
+    pub incarnation: String,
+}
+
+/// `[registry]`: which functions run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// How often Postgres is asked whether something changed.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+    /// How long an event waits for the configuration of its source before it is set aside.
+    #[serde(with = "humantime_serde")]
+    pub hold: Duration,
+}
+
+/// Whether workers install their sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// A worker that cannot does not run.
+    On,
+    /// For hosts without seccomp: functions are held by the engine alone.
+    Off,
+}
+
+/// `[workers]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Worker processes; absent: one per core.
+    pub count: Option<NonZeroUsize>,
+    /// `on` or `off`
+    pub sandbox: Sandbox,
+    /// Chain versions that one worker keeps ready.
+    pub chains: NonZeroUsize,
+    /// Resident memory at which a worker is killed.
+    pub rss_limit: ByteSize,
+    /// What a worker gets on top of an event's own limit before it is killed.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+/// `[limits]`: what one event may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventLimits {
+    /// Wall time, through the whole chain.
+    #[serde(with = "humantime_serde")]
+    pub wall: Duration,
+    /// Heap of the chain's isolate.
+    pub heap: ByteSize,
+    /// JSON text of everything that the event became.
+    pub output: ByteSize,
+    /// Events that it may become.
+    pub outputs: usize,
+    /// Log lines kept.
+    pub log_lines: usize,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            kafka: Kafka::default(),
+            postgres: Postgres::default(),
+            topics: Topics::default(),
+            consumer: group::Config {
+                group: "millrace-rotor".into(),
+                batch_records: 500,
+                ..group::Config::default()
+            },
+            ingest: Ingest::default(),
+            registry: Registry::default(),
+            workers: Workers::default(),
+            limits: EventLimits::default(),
+            admin: Admin {
+                listen: Some(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
+            },
+            telemetry: Telemetry::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(1),
+            hold: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let pool = pool::Config::default();
+        Self {
+            count: None,
+            sandbox: Sandbox::On,
+            chains: pool.chains,
+            rss_limit: ByteSize::bytes(pool.rss_limit),
+            grace: pool.grace,
+        }
+    }
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(1),
+            heap: ByteSize::mib(128),
+            output: ByteSize::kib(900),
+            outputs: 100,
+            log_lines: 100,
+        }
+    }
+}
+
+impl Configuration {
+    /// How to reach the cluster.
+    pub fn connection(&self) -> Connection {
+        Connection::new(self.kafka.brokers.join(","), "millrace-rotor")
+    }
+}
+
+impl Workers {
+    /// The pool's own configuration.
+    pub fn pool(&self) -> pool::Config {
+        let defaults = pool::Config::default();
+        pool::Config {
+            workers: self.count.unwrap_or(defaults.workers),
+            sandbox: self.sandbox == Sandbox::On,
+            chains: self.chains,
+            rss_limit: self.rss_limit.get(),
+            grace: self.grace,
+            ..defaults
+        }
+    }
+}
+
+impl EventLimits {
+    /// As workers are told.
+    pub fn frame(&self) -> Limits {
+        Limits {
+            wall_ms: u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX),
+            heap_bytes: self.heap.as_usize(),
+            output_bytes: self.output.as_usize(),
+            outputs: self.outputs,
+            log_lines: self.log_lines,
+        }
+    }
+}
+
+impl Checked for Configuration {
+    fn check(&self, faults: &mut Faults) {
+        self.kafka.check(faults);
+        self.telemetry.check(faults);
+        if self.limits.wall.as_millis() == 0 {
+            faults.add("limits.wall", "at least one millisecond is needed");
+        }
+        if self.limits.heap < ByteSize::mib(16) {
+            faults.add("limits.heap", "an isolate needs at least 16MiB");
+        }
+        if self.limits.outputs == 0 || self.limits.outputs > 1000 {
+            faults.add("limits.outputs", "must lie between 1 and 1000");
+        }
+        if self.workers.rss_limit.get() < self.limits.heap.get().saturating_add(64 << 20) {
+            faults.add(
+                "workers.rss_limit",
+                "must be at least 64MiB above limits.heap, or no isolate reaches its own limit",
+            );
+        }
+        if self.consumer.batch_records == 0 {
+            faults.add("consumer.batch_records", "at least one record is needed");
+        }
+        if self.registry.poll.is_zero() {
+            faults.add("registry.poll", "must be longer than nothing");
+        }
+    }
+}
+
+impl ProcessConfiguration for Configuration {
+    /// None: the rotor serves the admin routes itself, beside its own.
+    fn admin(&self) -> &Admin {
+        const NONE: &Admin = &Admin { listen: None };
+        NONE
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+}

@@ -1,0 +1,407 @@
+//! `POST /v1/functions/run` and `GET /v1/functions`.
+//!
+//! A run uses the workers and limits of production. It is cut into small portions, so that events of the log come in
+//! between, and one run goes at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use millrace_event::frame::{Fault, Function, Limits, Load, LogLine, Outcome, Text};
+use millrace_event::{FunctionCode, Timestamp, Verdict};
+use millrace_service::Clock;
+use millrace_store::Tokens;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::Semaphore;
+
+use super::Refusal;
+use crate::pool::{Chain, EventInput, Pool, Ran};
+use crate::registry::Registry;
+
+/// Events of one request.
+const MOST_EVENTS: usize = 100;
+/// Bytes of code, as everywhere.
+const MOST_CODE_BYTES: usize = 1 << 20;
+/// Events that run before others get their turn.
+const PORTION: usize = 10;
+/// For one request, waiting for the one before included.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The id of the chain that runs here; each request is a version of it, so that a worker keeps one at most.
+const CHAIN: &str = "functions-run";
+
+/// What the API works with.
+#[derive(Debug)]
+pub struct Functions {
+    pool: Arc<Pool>,
+    registry: Arc<Registry>,
+    tokens: Tokens,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    version: AtomicU64,
+    turn: Semaphore,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request<'a> {
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    language: Option<Language>,
+    #[serde(default)]
+    function: Option<String>,
+    #[serde(borrow, default)]
+    events: Vec<&'a RawValue>,
+    #[serde(default)]
+    context: Context,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Language {
+    Js,
+    Ts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Context {
+    env: BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+}
+
+/// What `ctx` says about each event.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventContext<'a> {
+    attempt: u32,
+    received_at: Timestamp,
+    headers: &'a BTreeMap<String, String>,
+    idempotency_key: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    results: Vec<OneResult<'a>>,
+    logs: Vec<Line<'a>>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct OneResult<'a> {
+    verdict: Verdict,
+    events: &'a [Box<RawValue>],
+    error: Option<Error<'a>>,
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    code: FunctionCode,
+    message: &'a str,
+    line: Option<u32>,
+    column: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    level: millrace_event::frame::LogLevel,
+    message: &'a str,
+    event_index: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    cpu_ms: f64,
+    wall_ms: f64,
+    heap_bytes: u64,
+}
+
+/// One place of one function, as it is listed.
+#[derive(Serialize)]
+struct Listed<'a> {
+    function: &'a str,
+    version: u32,
+    language: &'static str,
+    workspace: &'a str,
+    source: &'a str,
+    destination: &'a str,
+    chain: &'a str,
+    chain_version: u64,
+    position: usize,
+}
+
+impl Functions {
+    /// The API on these workers, for the functions of this registry.
+    pub fn new(
+        pool: Arc<Pool>,
+        registry: Arc<Registry>,
+        tokens: Tokens,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            pool,
+            registry,
+            tokens,
+            limits,
+            clock,
+            version: AtomicU64::new(0),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// Whether a token opens the API.
+    pub(super) async fn may_use(&self, token: &str) -> Result<bool, Refusal> {
+        match self.tokens.verify(token).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => {
+                tracing::warn!(%error, "a service token cannot be looked up");
+                Err(Refusal::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "key_lookup_unavailable",
+                    "the token cannot be looked up now",
+                ))
+            }
+        }
+    }
+
+    /// The functions in force.
+    pub(super) fn list(&self) -> Result<Bytes, Refusal> {
+        let all = self.registry.all();
+        let mut listed = Vec::new();
+        for way in all.iter().flat_map(|(_, ways)| ways.iter()) {
+            let Some(chain) = &way.chain else { continue };
+            let load = chain.load();
+            for (position, function) in load.functions.iter().enumerate() {
+                listed.push(Listed {
+                    function: &function.id,
+                    version: function.version,
+                    language: if function.typescript { "ts" } else { "js" },
+                    workspace: &load.workspace,
+                    source: &load.source,
+                    destination: &load.destination,
+                    chain: &load.chain,
+                    chain_version: load.version,
+                    position,
+                });
+            }
+        }
+        listed.sort_by_key(|listed| (listed.workspace, listed.chain, listed.position));
+        written(&serde_json::json!({ "functions": listed }))
+    }
+
+    /// Runs the events of a request; without events the code is only loaded.
+    pub(super) async fn run(&self, body: &[u8]) -> Result<Bytes, Refusal> {
+        let request: Request<'_> = serde_json::from_slice(body)
+            .map_err(|error| invalid(format!("the body is not a request: {error}")))?;
+        if request.events.len() > MOST_EVENTS {
+            let text = format!("{MOST_EVENTS} events at most");
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "too_many_events", text));
+        }
+        if request.events.iter().any(|event| !event.get().starts_with('{')) {
+            return Err(invalid("an event is a JSON object"));
+        }
+        let chain = self.chain(&request)?;
+        let running = async {
+            let _turn = self.turn.acquire().await.ok();
+            if request.events.is_empty() {
+                return self.tried(chain).await;
+            }
+            self.portions(&request, chain).await
+        };
+        match tokio::time::timeout(PATIENCE, running).await {
+            Ok(ran) => answer(&ran?),
+            Err(_) => {
+                let text = format!("not done within {PATIENCE:?}");
+                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", text))
+            }
+        }
+    }
+
+    fn chain(&self, request: &Request<'_>) -> Result<Load, Refusal> {
+        let function = match (&request.code, &request.function) {
+            (Some(code), None) if code.len() <= MOST_CODE_BYTES => Function {
+                id: "function".into(),
+                version: 1,
+                code: code.clone(),
+                typescript: request.language == Some(Language::Ts),
+            },
+            (Some(_), None) => return Err(invalid(format!("code has {MOST_CODE_BYTES} bytes at most"))),
+            (None, Some(id)) => self.in_force(id)?,
+            _ => return Err(invalid("either \"code\" or \"function\" is needed")),
+        };
+        let environment = to_raw_value(&request.context.env).map_err(|error| invalid(error.to_string()))?;
+        Ok(Load {
+            chain: CHAIN.into(),
+            version: self.version.fetch_add(1, Ordering::Relaxed),
+            workspace: "test".into(),
+            source: "test".into(),
+            destination: "test".into(),
+            functions: vec![function],
+            environment: Text(environment),
+            limits: self.limits,
+        })
+    }
+
+    fn in_force(&self, id: &str) -> Result<Function, Refusal> {
+        let all = self.registry.all();
+        let mut functions = all
+            .iter()
+            .flat_map(|(_, ways)| ways.iter())
+            .filter_map(|way| way.chain.as_ref())
+            .flat_map(|chain| &chain.load().functions);
+        functions
+            .find(|function| function.id == id)
+            .cloned()
+            .ok_or_else(|| {
+                let text = format!("no function {id} is in force");
+                Refusal::new(StatusCode::NOT_FOUND, "not_found", text)
+            })
+    }
+
+    /// Loads a chain and runs nothing of it: a function in front drops the only event.
+    async fn tried(&self, mut load: Load) -> Result<Ran, Refusal> {
+        let drops = Function {
+            id: "load".into(),
+            version: 1,
+            code: "export default () => null;".into(),
+            typescript: false,
+        };
+        load.functions.insert(0, drops);
+        let mut ran = self
+            .portion(
+                &wrapped(load)?,
+                vec![input("{}", &BTreeMap::new(), self.now(), 0)?],
+            )
+            .await?;
+        if let Some(fault) = ran.outcomes.pop().and_then(|outcome| outcome.fault) {
+            return Err(does_not_load(&fault));
+        }
+        Ok(ran)
+    }
+
+    async fn portions(&self, request: &Request<'_>, load: Load) -> Result<Ran, Refusal> {
+        let (chain, received_at) = (wrapped(load)?, self.now());
+        let mut all = Ran::default();
+        for (portion, events) in request.events.chunks(PORTION).enumerate() {
+            let inputs = events.iter().enumerate().map(|(at, event)| {
+                input(
+                    event.get(),
+                    &request.context.headers,
+                    received_at,
+                    portion * PORTION + at,
+                )
+            });
+            let ran = self.portion(&chain, inputs.collect::<Result<_, _>>()?).await?;
+            let broken = ran
+                .outcomes
+                .iter()
+                .filter_map(|outcome| outcome.fault.as_ref())
+                .find(|fault| fault.code == FunctionCode::CompileError);
+            if let Some(fault) = broken {
+                return Err(does_not_load(fault));
+            }
+            all.append(ran);
+        }
+        Ok(all)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::clamped_from_millis(self.clock.now().as_millisecond())
+    }
+
+    async fn portion(&self, chain: &Arc<Chain>, events: Vec<EventInput>) -> Result<Ran, Refusal> {
+        self.pool.account(Arc::clone(chain), events).await.map_err(|_| {
+            let text = "the process is shutting down";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "draining", text)
+        })
+    }
+}
+
+fn wrapped(load: Load) -> Result<Arc<Chain>, Refusal> {
+    Chain::new(load)
+        .map(Arc::new)
+        .map_err(|error| invalid(error.to_string()))
+}
+
+fn input(
+    event: &str,
+    headers: &BTreeMap<String, String>,
+    received_at: Timestamp,
+    index: usize,
+) -> Result<EventInput, Refusal> {
+    let context = EventContext {
+        attempt: 0,
+        received_at,
+        headers,
+        idempotency_key: format!("{index:032x}"),
+    };
+    let failed = |error: serde_json::Error| invalid(error.to_string());
+    Ok(EventInput {
+        context: to_raw_value(&context).map_err(failed)?,
+        event: RawValue::from_string(event.to_owned()).map_err(failed)?,
+        position: 0,
+    })
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message)
+}
+
+fn does_not_load(fault: &Fault) -> Refusal {
+    Refusal {
+        line: fault.line,
+        column: fault.column,
+        ..Refusal::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            FunctionCode::CompileError.as_str(),
+            fault.message.as_str(),
+        )
+    }
+}
+
+fn answer(ran: &Ran) -> Result<Bytes, Refusal> {
+    let millis = |micros| Duration::from_micros(micros).as_secs_f64() * 1000.0;
+    written(&Answer {
+        results: ran.outcomes.iter().map(one).collect(),
+        logs: ran.lines.iter().map(line).collect(),
+        usage: Usage {
+            cpu_ms: millis(ran.usage.cpu_us),
+            wall_ms: millis(ran.usage.wall_us),
+            heap_bytes: ran.usage.heap_bytes,
+        },
+    })
+}
+
+fn one(outcome: &Outcome) -> OneResult<'_> {
+    OneResult {
+        verdict: outcome.verdict,
+        events: &outcome.events,
+        error: outcome.fault.as_ref().map(|fault| Error {
+            code: fault.code,
+            message: &fault.message,
+            line: fault.line,
+            column: fault.column,
+        }),
+        retry_after_ms: outcome.retry_after_ms,
+    }
+}
+
+fn line(line: &LogLine) -> Line<'_> {
+    Line {
+        level: line.level,
+        message: &line.message,
+        event_index: line.index,
+    }
+}
+
+fn written(answer: &impl Serialize) -> Result<Bytes, Refusal> {
+    serde_json::to_vec(answer)
+        .map(Bytes::from)
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))
+}

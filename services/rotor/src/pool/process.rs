@@ -1,0 +1,339 @@
+//! One worker process, seen from its parent.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use millrace_event::FunctionCode;
+use millrace_event::frame::{Batch, Fault, Kind, Log, Progress, Record, Verdicts};
+use millrace_service::Clock;
+
+use super::complaints::Complaints;
+use super::{Chain, Config, EventInput, Metrics, Ran};
+use crate::wire::{Received, Wire, WireError};
+
+/// How often a worker's clock and memory are looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a worker may take to become ready.
+const READY: Duration = Duration::from_secs(20);
+
+/// How long a worker may leave a frame unread before it counts as dead.
+const WRITE: Duration = Duration::from_secs(10);
+
+/// How long the system may take to end a process whose socket is closed.
+const REAP: Duration = Duration::from_millis(500);
+
+/// Why no worker could be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    #[error("a worker process cannot be started")]
+    Spawn(#[source] std::io::Error),
+    #[error("a worker ended before it was ready ({status}): {complaint}")]
+    Ended { status: ExitStatus, complaint: String },
+    #[error("a worker was not ready in time")]
+    Late,
+    #[error("a worker does not speak the protocol")]
+    Wire(#[from] WireError),
+}
+
+/// A running worker. Dropping it kills and reaps the process.
+#[derive(Debug)]
+pub(super) struct Worker {
+    child: Child,
+    wire: Wire,
+    complaints: Option<Complaints>,
+    last_id: u64,
+    memory: PathBuf,
+}
+
+/// A worker is lost; the fault is for the event, if there was only one.
+#[derive(Debug)]
+pub(super) struct Death(pub(super) Fault);
+
+impl Worker {
+    /// Starts a worker and waits until it is ready. Blocks.
+    pub(super) fn spawn(config: &Config, clock: &dyn Clock) -> Result<Self, SpawnError> {
+        let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Spawn)?;
+        ours.set_read_timeout(Some(LOOK)).map_err(SpawnError::Spawn)?;
+        ours.set_write_timeout(Some(WRITE)).map_err(SpawnError::Spawn)?;
+        // The running program and not its path: an upgrade on disk must not pair two versions.
+        let itself = PathBuf::from("/proc/self/exe");
+        let mut child = Command::new(config.program.as_ref().unwrap_or(&itself))
+            .arg("worker")
+            .args(["--sandbox", if config.sandbox { "on" } else { "off" }])
+            .args(["--chains", &config.chains.to_string()])
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(SpawnError::Spawn)?;
+        let memory = PathBuf::from(format!("/proc/{}/statm", child.id()));
+        let complaints = child
+            .stderr
+            .take()
+            .map(Complaints::new)
+            .transpose()
+            .map_err(SpawnError::Spawn)?;
+        let mut worker = Self {
+            child,
+            wire: Wire::new(ours),
+            complaints,
+            last_id: 0,
+            memory,
+        };
+        let deadline = clock.instant() + READY;
+        loop {
+            match worker.wire.receive()? {
+                Received::Frame {
+                    kind: Kind::Progress,
+                    id: 0,
+                    ..
+                } => return Ok(worker),
+                Received::Frame { .. } | Received::Nothing if clock.instant() < deadline => {}
+                Received::Frame { .. } | Received::Nothing => return Err(SpawnError::Late),
+                Received::Closed => {
+                    let status = worker.reap(clock).map_err(SpawnError::Spawn)?;
+                    let complaint = worker.complaint().unwrap_or_default();
+                    return Err(SpawnError::Ended { status, complaint });
+                }
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to standard error lately.
+    pub(super) fn complaint(&mut self) -> Option<String> {
+        self.complaints.as_mut()?.take()
+    }
+
+    /// Runs events in this worker. Blocks until each has an outcome or the worker is lost; a lost worker must be
+    /// dropped.
+    pub(super) fn run(
+        &mut self,
+        chain: &Chain,
+        events: &[EventInput],
+        config: &Config,
+        clock: &dyn Clock,
+        metrics: &Metrics,
+    ) -> Result<Ran, Death> {
+        let batch = batch(chain, events).map_err(|error| nonsense(&error))?;
+        self.last_id += 1;
+        let id = self.last_id;
+        self.send(Kind::Batch, id, &batch, clock)?;
+        let mut watch = Watch::new(chain, config, clock.instant());
+        let mut loaded = false;
+        let mut ran = Ran::default();
+        loop {
+            let received = match self.wire.receive() {
+                Ok(received) => received,
+                Err(error) => return Err(nonsense(&error)),
+            };
+            match received {
+                Received::Closed => return Err(self.ended(clock)),
+                Received::Nothing => {}
+                Received::Frame {
+                    kind: Kind::Progress,
+                    id: about,
+                    payload,
+                } if about == id => match serde_json::from_slice::<Progress>(&payload) {
+                    Ok(progress) if progress.exhausted => {
+                        let text = "used more memory than the engine has";
+                        return Err(Death(Fault::new(FunctionCode::HeapLimit, text)));
+                    }
+                    Ok(progress) => watch.moved(progress.index, clock.instant()),
+                    Err(error) => return Err(nonsense(&error)),
+                },
+                Received::Frame {
+                    kind: Kind::Log,
+                    id: about,
+                    payload,
+                } if about == id => {
+                    log(&payload, chain, metrics, &mut ran);
+                }
+                Received::Frame {
+                    kind: Kind::Verdicts,
+                    id: about,
+                    payload,
+                } if about == id => match serde_json::from_slice::<Verdicts>(&payload) {
+                    Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events.len() => {
+                        self.complaints.as_mut().map(Complaints::read);
+                        ran.outcomes = outcomes;
+                        return Ok(ran);
+                    }
+                    Ok(Verdicts::Outcomes(_)) => return Err(nonsense(&"wrong number of outcomes")),
+                    Ok(Verdicts::UnknownChain) if !loaded => {
+                        loaded = true;
+                        self.send(Kind::Load, id, &chain.payload, clock)?;
+                        self.send(Kind::Batch, id, &batch, clock)?;
+                    }
+                    Ok(Verdicts::UnknownChain) => return Err(nonsense(&"a chain does not load")),
+                    Err(error) => return Err(nonsense(&error)),
+                },
+                Received::Frame { kind, .. } => {
+                    return Err(nonsense(&format!("an unexpected {kind:?} frame")));
+                }
+            }
+            if let Some(fault) = watch.look(clock.instant(), || self.resident()) {
+                return Err(Death(fault));
+            }
+        }
+    }
+
+    fn send(&mut self, kind: Kind, id: u64, payload: &[u8], clock: &dyn Clock) -> Result<(), Death> {
+        match self.wire.send_bytes(kind, id, payload) {
+            Ok(()) => Ok(()),
+            Err(WireError::Frame(error)) => {
+                let text = format!("cannot be handed to a worker: {error}");
+                Err(Death(Fault::new(FunctionCode::OutputLimit, text)))
+            }
+            Err(WireError::Socket(_) | WireError::Payload(_)) => Err(self.ended(clock)),
+        }
+    }
+
+    /// Resident memory in bytes; `None` when the process is gone or the system does not say.
+    fn resident(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(&self.memory).ok()?;
+        let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+    }
+
+    fn ended(&mut self, clock: &dyn Clock) -> Death {
+        let how = match self.reap(clock) {
+            Ok(status) => match (status.signal(), status.code()) {
+                (Some(signal), _) => format!("signal {signal}"),
+                (None, Some(code)) => format!("status {code}"),
+                (None, None) => "unknown".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        Death(Fault::new(
+            FunctionCode::WorkerCrashed,
+            format!("the worker process died ({how})"),
+        ))
+    }
+
+    /// Waits for a process that is ending by itself, so that its own status is seen; then kills it.
+    fn reap(&mut self, clock: &dyn Clock) -> std::io::Result<ExitStatus> {
+        let deadline: Instant = clock.instant() + REAP;
+        while clock.instant() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.child.kill()?;
+        self.child.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Both fail only for a process that is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A worker's account while a batch runs.
+struct Watch {
+    /// What one event may take here: loading each function and running the chain, each within its own limit.
+    allowance: Duration,
+    deadline: Instant,
+    index: usize,
+    next_look: Instant,
+    rss_limit: u64,
+}
+
+impl Watch {
+    fn new(chain: &Chain, config: &Config, now: Instant) -> Self {
+        let turns = u32::try_from(chain.load.functions.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let wall = Duration::from_millis(chain.load.limits.wall_ms);
+        let allowance = wall.saturating_mul(turns).saturating_add(config.grace);
+        let deadline = now + allowance;
+        Self {
+            allowance,
+            deadline,
+            index: 0,
+            next_look: now + LOOK,
+            rss_limit: config.rss_limit,
+        }
+    }
+
+    fn moved(&mut self, index: usize, now: Instant) {
+        if index != self.index {
+            self.index = index;
+            self.deadline = now + self.allowance;
+        }
+    }
+
+    fn look(&mut self, now: Instant, resident: impl FnOnce() -> Option<u64>) -> Option<Fault> {
+        if now < self.next_look {
+            return None;
+        }
+        self.next_look = now + LOOK;
+        if now >= self.deadline {
+            let text = format!(
+                "did not end within {} ms and could not be interrupted",
+                self.allowance.as_millis()
+            );
+            return Some(Fault::new(FunctionCode::WallLimit, text));
+        }
+        let resident = resident()?;
+        (resident > self.rss_limit).then(|| {
+            let text = format!(
+                "its process used {resident} bytes of memory, {} are allowed",
+                self.rss_limit
+            );
+            Fault::new(FunctionCode::RssLimit, text)
+        })
+    }
+}
+
+fn nonsense(what: &dyn std::fmt::Display) -> Death {
+    Death(Fault::new(
+        FunctionCode::WorkerCrashed,
+        format!("the worker process cannot be understood: {what}"),
+    ))
+}
+
+fn log(payload: &[u8], chain: &Chain, metrics: &Metrics, ran: &mut Ran) {
+    let Ok(log) = serde_json::from_slice::<Log>(payload) else {
+        return;
+    };
+    metrics
+        .log_lines
+        .inc_by(u64::try_from(log.lines.len()).unwrap_or(u64::MAX));
+    metrics.log_lines_discarded.inc_by(log.discarded);
+    let (workspace, chain) = (&chain.load.workspace, &chain.load.chain);
+    ran.usage = log.usage.unwrap_or_default();
+    for line in &log.lines {
+        tracing::debug!(workspace, chain, level = ?line.level, message = line.message, "a function logged");
+    }
+    ran.lines = log.lines;
+}
+
+fn batch(chain: &Chain, events: &[EventInput]) -> Result<Vec<u8>, serde_json::Error> {
+    let records = events
+        .iter()
+        .map(|input| Record {
+            context: &input.context,
+            event: &input.event,
+            position: input.position,
+        })
+        .collect();
+    serde_json::to_vec(&Batch {
+        chain: &chain.load.chain,
+        version: chain.load.version,
+        records,
+    })
+}

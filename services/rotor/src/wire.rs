@@ -1,0 +1,116 @@
+//! Frames over the socket pair, blocking, the same on both sides.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use millrace_event::frame::{self, Frame, FrameError, Kind};
+use serde::Serialize;
+
+/// Bytes asked for at a time.
+const CHUNK: usize = 64 << 10;
+
+/// Buffers larger than this are given back once they are empty.
+const KEEP: usize = 1 << 20;
+
+/// Why the other side cannot be spoken with any more.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The socket failed.
+    #[error("the socket to the other side failed")]
+    Socket(#[source] std::io::Error),
+    /// What came is not a frame, or what should go does not fit in one.
+    #[error("not a frame")]
+    Frame(#[source] FrameError),
+    /// A payload cannot be written as JSON.
+    #[error("a payload cannot be written")]
+    Payload(#[source] serde_json::Error),
+}
+
+/// What [`Wire::receive`] found.
+#[derive(Debug)]
+pub enum Received {
+    /// A whole frame.
+    Frame {
+        /// What it is.
+        kind: Kind,
+        /// What it belongs to.
+        id: u64,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// The socket's read timeout passed without one.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+/// One end of the socket pair.
+#[derive(Debug)]
+pub struct Wire {
+    stream: UnixStream,
+    incoming: Vec<u8>,
+}
+
+impl Wire {
+    /// This end.
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            incoming: Vec::new(),
+        }
+    }
+
+    /// Sends one frame, whole.
+    ///
+    /// # Errors
+    /// When the socket fails or its write timeout passes: the other side has lost its footing then.
+    pub fn send(&mut self, kind: Kind, id: u64, payload: &impl Serialize) -> Result<(), WireError> {
+        let payload = serde_json::to_vec(payload).map_err(WireError::Payload)?;
+        self.send_bytes(kind, id, &payload)
+    }
+
+    /// [`Wire::send`] for a payload that is JSON already.
+    ///
+    /// # Errors
+    /// As [`Wire::send`].
+    pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
+        let mut bytes = Vec::new();
+        frame::encode(kind, id, payload, &mut bytes).map_err(WireError::Frame)?;
+        self.stream.write_all(&bytes).map_err(WireError::Socket)
+    }
+
+    /// Waits for the next frame, as long as the socket's read timeout says.
+    ///
+    /// # Errors
+    /// When the socket fails or the bytes are not a frame.
+    pub fn receive(&mut self) -> Result<Received, WireError> {
+        loop {
+            if let Some((frame, taken)) = Frame::decode(&self.incoming).map_err(WireError::Frame)? {
+                let Frame { kind, id, payload } = frame;
+                let payload = payload.to_vec();
+                self.incoming.drain(..taken);
+                if self.incoming.is_empty() && self.incoming.capacity() > KEEP {
+                    self.incoming = Vec::new();
+                }
+                return Ok(Received::Frame { kind, id, payload });
+            }
+            let filled = self.incoming.len();
+            self.incoming.resize(filled + CHUNK, 0);
+            let read = self
+                .incoming
+                .get_mut(filled..)
+                .map_or(Ok(0), |space| self.stream.read(space));
+            self.incoming.truncate(filled + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Ok(Received::Closed),
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(Received::Nothing),
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Ok(Received::Closed),
+                    _ => return Err(WireError::Socket(error)),
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The chain versions that this worker keeps ready, the least used one leaving first.
+
+use millrace_event::frame::{Load, Outcome, Progress};
+use millrace_script::{Chain, ChainError, Host, Logged};
+use serde::Deserialize;
+
+/// Which chain version a batch is for; the events are not looked at here.
+#[derive(Deserialize)]
+struct Head {
+    chain: String,
+    version: u64,
+}
+
+/// What became of a batch.
+pub(super) enum Ran {
+    Done(Vec<Outcome>, Logged),
+    UnknownChain,
+}
+
+struct Ready {
+    id: String,
+    version: u64,
+    chain: Chain,
+}
+
+/// Bounded: at most `capacity` isolates, in order of use, the last used at the end.
+pub(super) struct Chains {
+    host: Host,
+    capacity: usize,
+    ready: Vec<Ready>,
+}
+
+impl Chains {
+    pub(super) fn new(host: Host, capacity: usize) -> Self {
+        Self {
+            host,
+            capacity,
+            ready: Vec::new(),
+        }
+    }
+
+    /// Keeps a chain version ready; the other versions of that chain go.
+    pub(super) fn load(&mut self, load: Load) -> Result<(), ChainError> {
+        self.ready.retain(|ready| ready.id != load.chain);
+        if self.ready.len() >= self.capacity {
+            self.ready.remove(0);
+        }
+        let (id, version) = (load.chain.clone(), load.version);
+        let chain = self.host.open(load)?;
+        self.ready.push(Ready { id, version, chain });
+        Ok(())
+    }
+
+    /// Runs a batch on the chain it names.
+    pub(super) fn run(
+        &mut self,
+        batch: Vec<u8>,
+        tick: impl FnMut(Progress) -> std::io::Result<()>,
+    ) -> Result<Ran, ChainError> {
+        let head: Head = serde_json::from_slice(&batch).map_err(ChainError::Batch)?;
+        let found = self
+            .ready
+            .iter()
+            .position(|ready| ready.id == head.chain && ready.version == head.version);
+        let Some(at) = found else {
+            return Ok(Ran::UnknownChain);
+        };
+        let ready = self.ready.remove(at);
+        let ran = ready.chain.run(batch, tick);
+        self.ready.push(ready);
+        ran.map(|(outcomes, logged)| Ran::Done(outcomes, logged))
+    }
+}
