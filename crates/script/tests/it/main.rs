@@ -24,7 +24,7 @@ fn raw(text: &str) -> Box<RawValue> {
 }
 
 const LIMITS: Limits = Limits {
-    wall_ms: 2_000,
+    wall_ms: 10_000,
     heap_bytes: 64 << 20,
     output_bytes: 1 << 20,
     outputs: 100,

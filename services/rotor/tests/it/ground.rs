@@ -271,7 +271,7 @@ fn settings(topics: &Topics, prefix: &str) -> String {
         .replace("[[retry]]", "[[topics.retry]]");
     format!(
         "[topics]\n{topics}\n[consumer]\ngroup = \"{prefix}rotor\"\nsession_timeout = \"6s\"\n\
-         [registry]\nhold = \"2s\"\n[limits]\nwall = \"500ms\"\nheap = \"64MiB\"\n\
+         [registry]\nhold = \"2s\"\n[limits]\nwall = \"2s\"\nheap = \"64MiB\"\n\
          [workers]\nrss_limit = \"400MiB\"\n[telemetry]\nlog_format = \"text\"\n"
     )
 }
