@@ -1,7 +1,12 @@
 //! What the benches run on: one event of 1 KB and the envelopes around it.
 //!
-//! The benches themselves are the targets in `benches/`. Everything here is fixed text, so that two runs, or two
-//! machines, compare like with like.
+//! The benches themselves are the targets in `benches/`, the load programs those in `src/bin/`. The events here
+//! are fixed text, so that two runs, or two machines, compare like with like; [`load`], [`measure`] and
+//! [`report`] are what the load programs share.
+
+pub mod load;
+pub mod measure;
+pub mod report;
 
 use std::borrow::Cow;
 use std::sync::Arc;
