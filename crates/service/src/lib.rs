@@ -8,6 +8,8 @@ pub mod admin;
 pub mod causes;
 pub mod clock;
 pub mod config;
+pub mod failpoint;
+pub mod listen;
 pub mod metrics;
 pub mod process;
 pub mod shutdown;

@@ -167,6 +167,9 @@ where
         Ok(telemetry) => telemetry,
         Err(error) => return end_early(&Causes(&error).to_string(), 1),
     };
+    if let Err(fault) = crate::failpoint::install() {
+        return end_early(&format!("{}: {fault}", crate::failpoint::VARIABLE), EXIT_USAGE);
+    }
     log_panics();
     tracing::info!(
         name = about.name,

@@ -72,7 +72,8 @@ def stack(layout: Layout) -> Iterator[Parts]:
 def engine_flags(engine: str) -> "tuple[List[str], Dict[str, str]]":
     if engine == "v8":
         return [], {}
-    flags = ["--no-default-features", "--features", "millrace-script/engine-quickjs,millrace-rotor/engine-quickjs"]
+    features = ("millrace-service/failpoints", "millrace-script/engine-quickjs", "millrace-rotor/engine-quickjs")
+    flags = ["--no-default-features", "--features", ",".join(features)]
     return flags, rust.quickjs_environment(Layout.local().base)
 
 
