@@ -16,7 +16,7 @@ use crate::metrics::{self, Metrics};
 use crate::process::About;
 
 pub use readiness::{Condition, Readiness};
-pub use server::{BindError, Server};
+pub use server::Server;
 
 /// The admin routes of one process.
 #[derive(Clone, Debug)]

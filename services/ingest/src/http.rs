@@ -20,6 +20,6 @@ mod server;
 mod settings;
 
 pub use config::Config;
-pub use server::{BindError, Server};
+pub use server::Server;
 
 pub(crate) use handle::Handler;

@@ -4,7 +4,6 @@
 
 mod functions;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,37 +13,27 @@ use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use millrace_service::Admin;
+use millrace_service::listen::{BindError, Limits, Listener};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub use functions::Functions;
 
-/// Probes, scrapers and people are few; more connections than this wait in the backlog.
-const CONNECTIONS: usize = 64;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the longest run; past it a connection is closed whatever it does.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// Probes, scrapers and people are few; a connection lives longer than the longest run.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    header_timeout: Duration::from_secs(5),
+    lifetime: Some(Duration::from_secs(120)),
+};
 /// Largest body of a request, in bytes.
 const BODY_BYTES: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The port cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
 /// A bound port.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
     routes: Arc<Routes>,
 }
 
@@ -87,8 +76,7 @@ impl Server {
     /// # Errors
     /// When the address is taken or not ours.
     pub async fn bind(address: SocketAddr, admin: Admin, functions: Functions) -> Result<Self, BindError> {
-        let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = Listener::bind(address, LIMITS).await?;
         let routes = Arc::new(Routes { admin, functions });
         Ok(Self { listener, routes })
     }
@@ -98,45 +86,20 @@ impl Server {
     /// # Errors
     /// When the socket has no local address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 
     /// Serves until dropped, drains included: probes must see the process until its end.
     ///
     /// # Cancellation
-    /// Open connections go on until their timeout or the end of the runtime.
+    /// Open connections go on until their lifetime or the end of the runtime.
     pub async fn serve(self) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, mostly: the next one may work after a moment.
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let routes = Arc::clone(&self.routes);
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let routes = Arc::clone(&routes);
-                    async move { Ok::<_, Infallible>(routes.answer(request).await) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                let ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-                if let Ok(Err(error)) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                drop(permit);
-            });
-        }
+        let routes = self.routes;
+        let answer = move |request, _| {
+            let routes = Arc::clone(&routes);
+            async move { routes.answer(request).await }
+        };
+        self.listener.serve(answer, CancellationToken::new()).await;
     }
 }
 

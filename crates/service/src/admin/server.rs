@@ -1,38 +1,27 @@
-//! A small server for the admin routes alone.
+//! A port for the admin routes alone.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
 
 use super::{Admin, plain};
+use crate::listen::{BindError, Limits, Listener};
 
-/// Probes and scrapers are few; more connections than this wait in the backlog.
-const CONNECTIONS: usize = 64;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection is closed after this long, whatever it does, so that 64 idle ones do not shut probes out.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Why the admin port cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
+/// Probes and scrapers are few, and a connection ends after its lifetime whatever it does, so that 64 idle ones do
+/// not shut probes out.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    header_timeout: Duration::from_secs(5),
+    lifetime: Some(Duration::from_secs(60)),
+};
 
 /// The admin routes on a port of their own.
 #[derive(Debug)]
 pub struct Server {
     admin: Admin,
-    listener: TcpListener,
+    listener: Listener,
 }
 
 impl Server {
@@ -41,8 +30,7 @@ impl Server {
     /// # Errors
     /// When the address is taken or not ours.
     pub async fn bind(admin: Admin, address: SocketAddr) -> Result<Self, BindError> {
-        let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = Listener::bind(address, LIMITS).await?;
         Ok(Self { admin, listener })
     }
 
@@ -51,46 +39,19 @@ impl Server {
     /// # Errors
     /// When the socket has no local address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 
     /// Serves until dropped, drains included: probes must see the process until its end.
     ///
     /// # Cancellation
-    /// Open connections go on until their timeout or the end of the runtime.
+    /// Open connections go on until their lifetime or the end of the runtime.
     pub async fn serve(self) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, mostly: the next one may work after a moment.
-                    tracing::warn!(%error, "an admin connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let admin = self.admin.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    let found = admin.respond(request.method(), request.uri().path());
-                    let answer: Response<_> =
-                        found.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "not found"));
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                let ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
-                if let Ok(Err(error)) = ended {
-                    tracing::debug!(%error, "admin connection ended");
-                }
-                drop(permit);
-            });
-        }
+        let admin = self.admin;
+        let answer = move |request: http::Request<hyper::body::Incoming>, _| {
+            let found = admin.respond(request.method(), request.uri().path());
+            std::future::ready(found.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "not found")))
+        };
+        self.listener.serve(answer, CancellationToken::new()).await;
     }
 }

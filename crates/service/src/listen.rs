@@ -1,0 +1,158 @@
+//! One bounded HTTP/1 listener for every port of every process.
+//!
+//! It owns sockets, permits and timeouts; what a request means is its caller's.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Most bytes of a request's head.
+const HEAD: usize = 64 << 10;
+/// How long to wait when no connection can be accepted, which mostly means that file descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the system's backlog.
+    pub connections: usize,
+    /// How long the head of a request may take to arrive.
+    pub header_timeout: Duration,
+    /// A connection is closed after this long, whatever it does; `None` leaves it open while it is used.
+    pub lifetime: Option<Duration>,
+}
+
+/// The port cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub async fn bind(address: SocketAddr, limits: Limits) -> Result<Self, BindError> {
+        let failed = |source| BindError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        Ok(Self { listener, limits })
+    }
+
+    /// Where it listens; differs from what was asked for when that was port 0.
+    ///
+    /// # Errors
+    /// When the socket has no local address.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `drain`; then takes no connection more, answers the requests that have begun, and returns
+    /// when the last connection is closed.
+    ///
+    /// # Cancellation
+    /// Open connections go on in tasks of their own, until their limits or the end of the runtime.
+    pub async fn serve<S, F, B>(self, answer: S, drain: CancellationToken)
+    where
+        S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let permits = Arc::new(Semaphore::new(self.limits.connections));
+        let tracker = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = drain.cancelled() => break,
+                accepted = accept(&self.listener, &permits) => accepted,
+            };
+            let Some((stream, peer, permit)) = accepted else {
+                continue;
+            };
+            let (answer, drain, limits) = (answer.clone(), drain.clone(), self.limits);
+            tracker.spawn(async move {
+                let connection = connection(stream, peer, answer, limits.header_timeout, drain);
+                match limits.lifetime {
+                    // A connection that has used up its time is dropped in the middle of what it does.
+                    Some(lifetime) => drop(tokio::time::timeout(lifetime, connection).await),
+                    None => connection.await,
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        tracker.close();
+        tracker.wait().await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection was not accepted");
+            tokio::time::sleep(PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection<S, F, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    answer: S,
+    header_timeout: Duration,
+    drain: CancellationToken,
+) where
+    S: Fn(Request<Incoming>, SocketAddr) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    let service = service_fn(|request| {
+        let answer = answer(request, peer);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
