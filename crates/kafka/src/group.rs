@@ -9,13 +9,17 @@
 //!   former owner would be accepted.
 //! - A revocation starts nothing new. The thread goes on answering commits until the service has dropped the
 //!   [`Partition`], or the drain budget is spent; only then is the partition given back.
-//! - Queues are bounded: a partition whose queue is full is paused, and resumed when it has room.
+//! - Queues are bounded: a partition whose queue is full is paused, and resumed when it has room; and so is one
+//!   whose share of a [`Budget`] is used up.
+//! - A process that was stopped past its session owns nothing any more, whatever it has been told: [`Ownership`].
 //! - A committed offset that is not in the log any more is never jumped over in silence: the [`Partition`] says
 //!   what was committed and where the log begins and ends, and reading starts at the nearest offset there is.
 
+mod budget;
 mod command;
 mod context;
 mod partition;
+mod pulse;
 mod thread;
 
 use std::sync::mpsc::SyncSender;
@@ -28,10 +32,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Connection;
 use crate::error::Error;
+pub use budget::{Budget, Share};
 use command::Command;
 pub use command::{CommitError, Committed};
 use context::Membership;
 pub use partition::Partition;
+pub use pulse::{Lost, Ownership};
 
 /// How a member behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +98,29 @@ impl Consumer {
     /// # Errors
     /// [`Error::Configuration`]; a cluster that is away shows as no event, never as an error here.
     pub fn start(connection: &Connection, config: &Config, topics: &[&str]) -> Result<Self, Error> {
+        Self::start_within(connection, config, topics, &Budget::unlimited())
+    }
+
+    /// As [`Self::start`], for a service that releases what it has done with: no more records are read than
+    /// `budget` has room for.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_within(
+        connection: &Connection,
+        config: &Config,
+        topics: &[&str],
+        budget: &Budget,
+    ) -> Result<Self, Error> {
         let (commands, requests) = std::sync::mpsc::sync_channel(command::MOST_COMMANDS);
         let (announce, events) = mpsc::channel(thread::MOST_EVENTS);
-        let membership = Membership::new(config.clone(), commands.clone(), requests, announce);
+        let membership = Membership::new(
+            config.clone(),
+            budget.clone(),
+            commands.clone(),
+            requests,
+            announce,
+        );
         let mut client = connection.librdkafka();
         client
             .set("group.id", &config.group)

@@ -85,6 +85,38 @@ pub async fn apply(
     Ok(applied)
 }
 
+/// Deletes topics with all that is in them. Those that are not there are none to speak of.
+///
+/// # Errors
+/// The cluster cannot be reached, or refuses.
+pub async fn delete(connection: &Connection, names: &[&str]) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        connection.librdkafka().create().map_err(Error::Configuration)?;
+    let options = AdminOptions::new()
+        .operation_timeout(Some(TIMEOUT))
+        .request_timeout(Some(TIMEOUT));
+    let results = admin
+        .delete_topics(names, &options)
+        .await
+        .map_err(|source| Error::Cluster {
+            request: "the deletion of topics",
+            source,
+        })?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+            Err((topic, code)) => {
+                return Err(Error::Topic {
+                    operation: "deletion",
+                    topic,
+                    code,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn create(
     admin: &AdminClient<DefaultClientContext>,
     options: &AdminOptions,

@@ -1,6 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -10,8 +10,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, Share};
 use super::command::{Command, CommitError, Committed};
 use super::partition::Partition;
+use super::pulse::Pulse;
 use super::{Config, Event};
 use crate::error::Error;
 use crate::record::Record;
@@ -23,6 +25,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// a poll; only the consumer thread touches it, so the locks are never contended.
 pub(super) struct Membership {
     config: Config,
+    budget: Budget,
+    pulse: Arc<Pulse>,
     commands: SyncSender<Command>,
     requests: Mutex<Receiver<Command>>,
     state: Mutex<State>,
@@ -41,6 +45,7 @@ struct Held {
     epoch: u64,
     queue: mpsc::Sender<Vec<Record>>,
     revoked: CancellationToken,
+    share: Arc<Share>,
     /// Records polled and not yet in the queue. While it is not empty after a hand-out, the partition is paused.
     polled: VecDeque<Record>,
     paused: bool,
@@ -49,6 +54,7 @@ struct Held {
 impl Membership {
     pub(super) fn new(
         config: Config,
+        budget: Budget,
         commands: SyncSender<Command>,
         requests: Receiver<Command>,
         announce: mpsc::Sender<Event>,
@@ -61,11 +67,17 @@ impl Membership {
             announce: Some(announce),
         };
         Self {
+            pulse: Arc::new(Pulse::new(config.session_timeout)),
             config,
+            budget,
             commands,
             requests: Mutex::new(requests),
             state: Mutex::new(state),
         }
+    }
+
+    pub(super) fn beat(&self) {
+        self.pulse.beat();
     }
 
     pub(super) const fn config(&self) -> &Config {
@@ -106,11 +118,15 @@ impl Membership {
     }
 
     /// Notes a polled record for its partition; one that is not held (it was just revoked) is read again by
-    /// its next owner.
-    pub(super) fn take(&self, topic: &str, partition: u32, record: Record) {
-        if let Some(held) = self.state().held.get_mut(&(topic.to_owned(), partition)) {
-            held.polled.push_back(record);
-        }
+    /// its next owner. True where the partition has no room for another one and must be paused.
+    pub(super) fn take(&self, topic: &str, partition: u32, record: Record) -> bool {
+        let mut state = self.state();
+        let Some(held) = state.held.get_mut(&(topic.to_owned(), partition)) else {
+            return false;
+        };
+        held.share.charge(record.size());
+        held.polled.push_back(record);
+        held.share.is_full(false)
     }
 
     /// Moves polled records into the partitions' queues; pauses those that are full, resumes those that are not.
@@ -132,7 +148,7 @@ impl Membership {
                     }
                 }
             }
-            let full = !held.polled.is_empty();
+            let full = !held.polled.is_empty() || held.share.is_full(held.paused);
             if full != held.paused {
                 held.paused = full;
                 let list = if full { &mut pause } else { &mut resume };
@@ -214,6 +230,7 @@ impl Membership {
     /// Takes partitions on: where they stand, from when on they count as ours, and where reading starts.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         for mut element in list.elements() {
+            self.beat();
             let topic = element.topic().to_owned();
             let Ok(number) = u32::try_from(element.partition()) else {
                 continue;
@@ -246,6 +263,7 @@ impl Membership {
     fn hold(&self, topic: String, number: u32, committed: Option<Committed>, log_start: u64, log_end: u64) {
         let (queue, records) = mpsc::channel(self.config.queue_batches.max(1));
         let revoked = CancellationToken::new();
+        let share = self.budget.share();
         let mut state = self.state();
         let epoch = state.next_epoch;
         state.next_epoch += 1;
@@ -253,6 +271,7 @@ impl Membership {
             epoch,
             queue,
             revoked: revoked.clone(),
+            share: Arc::clone(&share),
             polled: VecDeque::new(),
             paused: false,
         };
@@ -267,6 +286,8 @@ impl Membership {
             log_end,
             records,
             revoked,
+            share,
+            pulse: Arc::clone(&self.pulse),
             epoch,
             commands,
         };
@@ -299,6 +320,7 @@ impl Membership {
         const TURN: Duration = Duration::from_millis(20);
         let mut left = self.drain_budget();
         while keys.iter().any(|key| self.state().held.contains_key(key)) {
+            self.beat();
             match self.next_command(TURN) {
                 Some(command) => self.obey(consumer, command),
                 None => left = left.saturating_sub(TURN),

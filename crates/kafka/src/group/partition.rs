@@ -1,9 +1,12 @@
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Share;
 use super::command::{Command, CommitError, Committed};
+use super::pulse::{Ownership, Pulse};
 use crate::record::Record;
 
 /// One assignment of one partition.
@@ -26,11 +29,22 @@ pub struct Partition {
     pub records: mpsc::Receiver<Vec<Record>>,
     /// Cancelled when the partition is being taken away: begin nothing new, commit what is done, drop this.
     pub revoked: CancellationToken,
+    /// What it holds of the member's budget: to be released as records are done with.
+    pub share: Arc<Share>,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) epoch: u64,
     pub(super) commands: SyncSender<Command>,
 }
 
 impl Partition {
+    /// Whether this assignment holds, to be asked before something is written outside of Kafka.
+    pub fn ownership(&self) -> Ownership {
+        Ownership {
+            revoked: self.revoked.clone(),
+            pulse: Arc::clone(&self.pulse),
+        }
+    }
+
     /// Commits `offset` with `metadata` (at most 4,095 bytes), if this assignment still holds.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub(super) const MOST_EVENTS: usize = 1024;
 pub(super) fn run(consumer: &BaseConsumer<Membership>) -> Option<oneshot::Sender<()>> {
     let membership = consumer.context();
     while !membership.is_leaving() {
+        membership.beat();
         if let Err(error) = poll_once(consumer, membership) {
             membership.announce(Event::Failed(error));
             break;
@@ -36,7 +37,9 @@ fn poll_once(consumer: &BaseConsumer<Membership>, membership: &Membership) -> Re
             None => break,
             Some(Ok(message)) => {
                 let partition = u32::try_from(message.partition()).unwrap_or(0);
-                membership.take(message.topic(), partition, Record::copied_from(&message));
+                if membership.take(message.topic(), partition, Record::copied_from(&message)) {
+                    break;
+                }
             }
             Some(Err(error)) => judge(error)?,
         }
@@ -84,6 +87,7 @@ fn leave(consumer: &BaseConsumer<Membership>, membership: &Membership) {
         }
         // The revocation is served by a poll; messages that still come are not ours to give out any more.
         drop(consumer.poll(POLL));
+        membership.beat();
         membership.obey_all(consumer);
     }
 }
