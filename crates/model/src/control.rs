@@ -26,6 +26,8 @@ pub enum Control {
     Holes,
     /// The rotor writes retry copies and dead letters itself.
     CopiesByRotor,
+    /// The rotor commits what it has read before it is written and acknowledged.
+    RotorCommitsFirst,
     /// Accepted and refused events share a journal id.
     OneJournal,
     /// Watermarks that leave the metadata are not written down.
@@ -42,7 +44,7 @@ pub enum Control {
 
 impl Control {
     /// Every control but [`Self::None`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Token,
         Self::Wait,
         Self::Question,
@@ -53,6 +55,7 @@ impl Control {
         Self::Outcomes,
         Self::Holes,
         Self::CopiesByRotor,
+        Self::RotorCommitsFirst,
         Self::OneJournal,
         Self::Journals,
         Self::BadRows,

@@ -1,36 +1,79 @@
-//! The rotor: one record out for each record in, committed when all of a batch is acknowledged; functions that
-//! answer differently each time.
+//! The rotor: sessions that read the ingest topic and the retry topics, write one record for each one read, and
+//! commit as [`Passage`] says; functions that answer differently each time.
+
+use millrace_ledger::Passage;
+use millrace_ledger::passage::{Answer, Delivery, Step};
 
 use crate::control::Control;
 use crate::executor::turn;
-use crate::world::{DeadLetter, Incoming, State, TABLES, Transformed, Verdict, World};
+use crate::world::{DeadLetter, Incoming, LOGS, State, TABLES, Transformed, Verdict, World};
 
 /// The attempt that goes round no more.
 const LAST_ATTEMPT: u32 = 3;
-
-enum Source {
-    Ingest { end: usize },
-    Retry(Vec<usize>),
-}
 
 /// Sessions, one after the other; each goes on at what is committed.
 pub(crate) async fn run(world: World) {
     loop {
         turn().await;
-        let batch = world.get().next_batch();
-        let Some((source, records)) = batch else { continue };
-        if produce(&world, records).await {
-            turn().await;
-            let mut state = world.get();
-            match source {
-                Source::Ingest { end } => state.rotor_offset = end,
-                Source::Retry(read) => state.rotor_retried.extend(read),
+        session(&world).await;
+    }
+}
+
+/// One membership: every log from what is committed, until something ends it.
+async fn session(world: &World) {
+    let mut passages = world.get().rotor_committed.map(Passage::new);
+    let mut positions = world.get().rotor_committed;
+    loop {
+        turn().await;
+        let Some((log, records)) = world.get().next_batch(&positions) else {
+            continue;
+        };
+        let (passage, position) = (&mut passages[log], &mut positions[log]);
+        let end = *position + u64::try_from(records.len()).unwrap_or(0);
+        if passage.read(*position, end - 1) != Step::Write {
+            return;
+        }
+        if world.control(Control::RotorCommitsFirst) {
+            world.get().rotor_committed[log] = end;
+        }
+        let delivery = match produce(world, records).await {
+            true => Delivery::All,
+            false => Delivery::Failed,
+        };
+        let Step::Commit(offset) = passage.delivered(delivery) else {
+            return;
+        };
+        turn().await;
+        let answer = commit(&mut world.get(), log, offset);
+        match passage.committed(answer) {
+            Step::Read => *position = end,
+            Step::Leave => {
+                // It comes back, some time.
+                turn().await;
+                *position = world.get().rotor_committed[log];
+                *passage = Passage::new(*position);
             }
+            _ => return,
         }
     }
 }
 
-/// Produces a batch in order; false where a delivery failed and the session ends: nothing after it is in the log.
+/// What the group makes of a commit. That of a former owner that lives may still be taken, also backwards.
+fn commit(state: &mut State, log: usize, offset: u64) -> Answer {
+    if state.fault(20) {
+        return Answer::NotOwned;
+    }
+    let lost = state.fault(20);
+    if !lost {
+        state.rotor_committed[log] = offset;
+    }
+    match lost || state.fault(20) {
+        true => Answer::Unknown,
+        false => Answer::Confirmed,
+    }
+}
+
+/// Produces a batch in order; false where a delivery failed: nothing after it is in the log.
 async fn produce(world: &World, records: Vec<Incoming>) -> bool {
     for from in records {
         turn().await;
@@ -60,7 +103,7 @@ pub(crate) fn copy(state: &mut State, record: &Transformed) {
     let from = record.from;
     match record.verdict {
         Verdict::Forward | Verdict::Drop => {}
-        Verdict::Retry => state.retry.push(Incoming {
+        Verdict::Retry => state.go_round(Incoming {
             attempt: from.attempt + 1,
             ..from
         }),
@@ -74,25 +117,14 @@ pub(crate) fn copy(state: &mut State, record: &Transformed) {
 }
 
 impl State {
-    fn next_batch(&mut self) -> Option<(Source, Vec<Incoming>)> {
+    /// Up to four records of one of the logs, and which.
+    fn next_batch(&mut self, positions: &[u64; LOGS]) -> Option<(usize, Vec<Incoming>)> {
         let count = 1 + self.random.index(4);
-        let unread: Vec<usize> = (0..self.retry.len())
-            .filter(|index| !self.rotor_retried.contains(index))
-            .collect();
-        if !unread.is_empty() && self.random.chance(500) {
-            let mut read = Vec::new();
-            for _ in 0..count {
-                let index = unread[self.random.index(unread.len())];
-                if !read.contains(&index) {
-                    read.push(index);
-                }
-            }
-            let records = read.iter().map(|index| self.retry[*index]).collect();
-            return Some((Source::Retry(read), records));
-        }
-        let end = self.ingest.len().min(self.rotor_offset + count);
-        let records = self.ingest.get(self.rotor_offset..end)?.to_vec();
-        (!records.is_empty()).then_some((Source::Ingest { end }, records))
+        let log = self.random.index(LOGS);
+        let from = usize::try_from(positions[log]).ok()?;
+        let unread = self.log(log).get(from..)?;
+        let records: Vec<_> = unread.iter().take(count).copied().collect();
+        (!records.is_empty()).then_some((log, records))
     }
 
     /// Functions and configuration change their mind from one run to the next.

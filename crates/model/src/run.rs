@@ -10,7 +10,7 @@ use crate::oracle::{self, Violation};
 use crate::random::Random;
 use crate::rotor;
 use crate::warehouse::{self, Server};
-use crate::world::{Group, Incoming, SESSION, State, World};
+use crate::world::{Group, Incoming, LOGS, SESSION, State, World};
 
 const BULKERS: usize = 2;
 const ROTOR: usize = BULKERS;
@@ -79,12 +79,11 @@ pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
         stopped: BTreeMap::new(),
         polled: BTreeMap::new(),
         ingest: Vec::new(),
-        retry: Vec::new(),
+        retry: Default::default(),
         transformed: Vec::new(),
         dead: Vec::new(),
         group: Group::default(),
-        rotor_offset: 0,
-        rotor_retried: BTreeSet::new(),
+        rotor_committed: [0; LOGS],
         server: Server::with_window(window),
         deciders: BTreeMap::new(),
         answered: BTreeSet::new(),
@@ -195,7 +194,7 @@ impl Scene {
             state.replayed.insert((letter.message, table, sub));
         }
         for _ in 0..=state.random.below(2) {
-            state.retry.push(Incoming {
+            state.go_round(Incoming {
                 identity: letter.identity,
                 message: letter.message,
                 attempt: letter.attempt + 1,
@@ -211,9 +210,11 @@ impl Scene {
         }
     }
 
-    /// No more faults: everything that is away comes back, everything that is stopped goes on.
+    /// No more faults: everything that is away comes back, everything that is stopped goes on. The rotor starts anew,
+    /// so that a last commit that did not hold is made good.
     fn calm(&mut self) {
-        self.tasks.retain(|task| task.process != SECOND_ROTOR);
+        self.tasks
+            .retain(|task| ![ROTOR, SECOND_ROTOR].contains(&task.process));
         let mut state = self.world.get();
         state.chaos = false;
         state.stopped.clear();
@@ -306,8 +307,7 @@ impl Scene {
         };
         settled
             && state.gateway.is_empty()
-            && state.rotor_offset == state.ingest.len()
-            && state.rotor_retried.len() == state.retry.len()
+            && (0..LOGS).all(|log| u64::try_from(state.log(log).len()) == Ok(state.rotor_committed[log]))
             && !state.server.is_busy()
     }
 }

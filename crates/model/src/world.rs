@@ -20,6 +20,11 @@ pub(crate) const KEEP_ALIVE: u64 = 40;
 /// How many tables events go to.
 pub(crate) const TABLES: u8 = 2;
 
+/// The retry topics.
+pub(crate) const TIERS: usize = 3;
+/// What the rotor reads: the ingest topic, then the retry topics.
+pub(crate) const LOGS: usize = 1 + TIERS;
+
 /// What a client sent: its number stands for the payload.
 pub(crate) type Message = u32;
 
@@ -97,13 +102,12 @@ pub(crate) struct State {
     /// When each process was last seen by the broker.
     pub(crate) polled: BTreeMap<usize, u64>,
     pub(crate) ingest: Vec<Incoming>,
-    pub(crate) retry: Vec<Incoming>,
+    pub(crate) retry: [Vec<Incoming>; TIERS],
     pub(crate) transformed: Vec<Transformed>,
     pub(crate) dead: Vec<DeadLetter>,
     pub(crate) group: Group,
-    /// The rotor's committed offset in the ingest topic, and the retry records that it has read.
-    pub(crate) rotor_offset: usize,
-    pub(crate) rotor_retried: BTreeSet<usize>,
+    /// What the rotor's group has committed in each of its logs.
+    pub(crate) rotor_committed: [u64; LOGS],
     pub(crate) server: Server,
     pub(crate) deciders: BTreeMap<ArbiterKey, Place>,
     /// Messages that were answered 200.
@@ -139,5 +143,19 @@ impl State {
     /// Whether a fault happens now.
     pub(crate) fn fault(&mut self, per_mille: u64) -> bool {
         self.chaos && self.random.chance(per_mille)
+    }
+
+    /// One of the logs that the rotor reads.
+    pub(crate) fn log(&self, log: usize) -> &[Incoming] {
+        match log {
+            0 => &self.ingest,
+            tier => &self.retry[tier - 1],
+        }
+    }
+
+    /// A copy goes to some retry topic: they wait differently long, so copies come back in any order.
+    pub(crate) fn go_round(&mut self, copy: Incoming) {
+        let tier = self.random.index(TIERS);
+        self.retry[tier].push(copy);
     }
 }

@@ -359,7 +359,7 @@ impl Shell {
         }
         for copy in &sorted.handed_over {
             self.deliver().await?;
-            self.world.get().retry.push(*copy);
+            self.world.get().go_round(*copy);
         }
         for letter in &sorted.dead_rows {
             self.deliver().await?;

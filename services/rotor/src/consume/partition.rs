@@ -7,6 +7,9 @@ use millrace_event::Timestamp;
 use millrace_kafka::group::{CommitError, Partition};
 use millrace_kafka::producer::Producer;
 use millrace_kafka::{Error, Record};
+use millrace_ledger::Passage;
+use millrace_ledger::passage::{Answer, Delivery, Step};
+use millrace_service::failpoint;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -19,8 +22,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(5);
 /// Why a partition's work stops without a fault.
 struct Stop;
 
-/// Serves a partition until it is revoked or the session is over. One batch is in flight at a time, so what is
-/// acknowledged is always a prefix.
+/// Serves a partition until it is revoked or the session is over. What is committed when is decided by [`Passage`].
 ///
 /// # Errors
 /// When a record was not delivered: the session is over.
@@ -91,6 +93,12 @@ async fn work(
             () = over.cancelled() => {}
         }
     };
+    let mut passage = Passage::new(
+        partition
+            .committed
+            .as_ref()
+            .map_or(partition.log_start, |held| held.offset.min(partition.log_end)),
+    );
     loop {
         let records = tokio::select! {
             biased;
@@ -123,8 +131,17 @@ async fn work(
             };
             let ran = shared.clock.instant();
             shared.metrics.batch_seconds.observe((ran - began).as_secs_f64());
-            let next = records.last().map_or(0, |record| record.offset + 1);
-            match deliver(shared, producer, partition, transformed, next, over).await {
+            let offset = |record: Option<&Record>| record.map_or(0, |record| record.offset);
+            if passage.read(offset(records.first()), offset(records.last())) != Step::Write {
+                let (topic, number) = (&partition.topic, partition.number);
+                tracing::error!(
+                    topic,
+                    partition = number,
+                    "the log went backwards: the session ends"
+                );
+                return Err(Error::Closed);
+            }
+            match deliver(shared, producer, partition, transformed, &mut passage, over).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Stop)) => return Ok(()),
                 Err(error) => return Err(error),
@@ -140,7 +157,7 @@ async fn deliver(
     producer: &Producer,
     partition: &Partition,
     transformed: batch::Transformed,
-    next: u64,
+    passage: &mut Passage,
     over: &CancellationToken,
 ) -> Result<Result<(), Stop>, Error> {
     let batch::Transformed {
@@ -149,11 +166,21 @@ async fn deliver(
         spans,
     } = transformed;
     let began = shared.clock.instant();
-    tokio::select! {
+    failpoint!(async "rotor::before_produce");
+    let sent = tokio::select! {
         biased;
-        () = over.cancelled() => return Ok(Err(Stop)),
-        sent = producer.send(&shared.topics.transformed, partition.number, outgoing) => sent?,
-    }
+        () = over.cancelled() => None,
+        sent = producer.send(&shared.topics.transformed, partition.number, outgoing) => Some(sent),
+    };
+    let delivery = match &sent {
+        Some(Ok(())) => Delivery::All,
+        Some(Err(_)) => Delivery::Failed,
+        None => Delivery::Abandoned,
+    };
+    let Step::Commit(next) = passage.delivered(delivery) else {
+        return sent.unwrap_or(Ok(())).map(|()| Err(Stop));
+    };
+    failpoint!(async "rotor::after_produce");
     shared
         .metrics
         .produce_seconds
@@ -166,12 +193,10 @@ async fn deliver(
     for verdict in verdicts {
         shared.metrics.decided(verdict);
     }
-    match partition.commit(next, "").await {
-        Ok(()) => Ok(Ok(())),
-        Err(CommitError::NotOwned) => Ok(Err(Stop)),
+    let answer = match partition.commit(next, "").await {
+        Ok(()) => Answer::Confirmed,
+        Err(CommitError::NotOwned) => Answer::NotOwned,
         Err(error @ CommitError::Unknown(_)) => {
-            // Whether it took effect or not: the next commit covers it, and a record that is written twice is
-            // known by its identity.
             shared.metrics.commit_failures.inc();
             let (topic, number) = (&partition.topic, partition.number);
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -182,8 +207,13 @@ async fn deliver(
                 cause,
                 "a commit was not confirmed"
             );
-            Ok(Ok(()))
+            Answer::Unknown
         }
+    };
+    failpoint!(async "rotor::after_commit");
+    match passage.committed(answer) {
+        Step::Read => Ok(Ok(())),
+        _ => Ok(Err(Stop)),
     }
 }
 
