@@ -253,4 +253,39 @@ mod tests {
         assert_eq!(good.expect("good").len(), 2);
         assert_eq!("pause:20".parse(), Ok(Action::Pause(Duration::from_millis(20))));
     }
+
+    /// A name without a site would make a test wait for nothing.
+    #[test]
+    fn every_name_has_a_site_and_every_site_a_name() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut found = std::collections::BTreeSet::new();
+        let mut folders = vec![root.join("services"), root.join("crates")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("it is there").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(&path).expect("text");
+                    found.extend(sites(&text));
+                }
+            }
+        }
+        let listed = NAMES.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(found, listed);
+    }
+
+    /// What `failpoint!("…"` and `failpoint!(async "…"` name; the examples of this module's documentation are none.
+    fn sites(text: &str) -> Vec<String> {
+        let code: String = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        let site = |after: &str| {
+            let after = after.trim_start().trim_start_matches("async ").trim_start();
+            let (name, _) = after.strip_prefix('"')?.split_once('"')?;
+            name.contains("::").then(|| name.to_owned())
+        };
+        code.split("failpoint!(").skip(1).filter_map(site).collect()
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{Process, Program, free_address, listens};
+use crate::proxy::Proxy;
 use crate::stack::{KAFKA_JARS, address};
 
 const START: Duration = Duration::from_secs(60);
@@ -16,6 +17,8 @@ const START: Duration = Duration::from_secs(60);
 pub struct Broker {
     process: Process,
     listen: SocketAddr,
+    /// What its clients are told to connect to.
+    advertised: SocketAddr,
 }
 
 impl Broker {
@@ -24,9 +27,24 @@ impl Broker {
     /// # Errors
     /// There are no jars, no Java, or it does not come up within a minute.
     pub async fn start(directory: &Path) -> Result<Self> {
-        let (listen, controller) = (free_address()?, free_address()?);
+        let listen = free_address()?;
+        Self::start_at(directory, listen, listen).await
+    }
+
+    /// As [`Self::start`], behind a proxy: clients are told to connect to that one and nowhere else.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_behind(directory: &Path, proxy: &Proxy) -> Result<Self> {
+        let listen = free_address()?;
+        proxy.lead_to(listen.to_string());
+        Self::start_at(directory, listen, proxy.address()).await
+    }
+
+    async fn start_at(directory: &Path, listen: SocketAddr, advertised: SocketAddr) -> Result<Self> {
+        let controller = free_address()?;
         let properties = directory.join("server.properties");
-        std::fs::write(&properties, settings(directory, listen, controller))?;
+        std::fs::write(&properties, settings(directory, [listen, advertised, controller]))?;
         let properties = properties.display().to_string();
         let classpath = format!("{}/*", address(KAFKA_JARS)?);
         format_storage(&classpath, &properties).await?;
@@ -45,14 +63,18 @@ impl Broker {
             environment: Vec::new(),
             log: directory.join("kafka.log"),
         })?;
-        let broker = Self { process, listen };
+        let broker = Self {
+            process,
+            listen,
+            advertised,
+        };
         broker.listening().await?;
         Ok(broker)
     }
 
-    /// Its address, `host:port`.
+    /// Where its clients find it, `host:port`.
     pub fn address(&self) -> String {
-        self.listen.to_string()
+        self.advertised.to_string()
     }
 
     /// Stops it with SIGKILL.
@@ -96,11 +118,11 @@ async fn format_storage(classpath: &str, properties: &str) -> Result<()> {
     Ok(())
 }
 
-fn settings(directory: &Path, listen: SocketAddr, controller: SocketAddr) -> String {
+fn settings(directory: &Path, [listen, advertised, controller]: [SocketAddr; 3]) -> String {
     let logs = directory.join("kafka").display().to_string();
     let (listeners, advertised) = (
         format!("PLAINTEXT://{listen},CONTROLLER://{controller}"),
-        format!("PLAINTEXT://{listen}"),
+        format!("PLAINTEXT://{advertised}"),
     );
     let voters = format!("1@{controller}");
     [

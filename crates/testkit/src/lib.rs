@@ -5,12 +5,14 @@
 //! dropped.
 
 pub mod broker;
+pub mod clickhouse;
 pub mod http;
 pub mod oracle;
 pub mod otlp;
 pub mod pipeline;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod stack;
 pub mod wait;

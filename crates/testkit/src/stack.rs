@@ -9,6 +9,9 @@ pub const CLICKHOUSE: &str = "MILLRACE_TEST_CLICKHOUSE";
 /// The variable that names the directory of the broker's jars, for tests that stop a broker of their own.
 pub const KAFKA_JARS: &str = "MILLRACE_TEST_KAFKA_JARS";
 
+/// The variable that names the directory of the local stack's Python package, which knows how to start a ClickHouse.
+pub const PACKAGE: &str = "MILLRACE_TEST_STACK";
+
 /// The value of one of these variables.
 ///
 /// # Errors

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from . import checks, clients, console, demo, lifecycle, locks, rust, setup, status, testing, workspace
+from . import bench, checks, clients, console, demo, lifecycle, locks, rust, setup, status, testing, workspace
 from .failure import Failure, tail
 from .layout import ROOT, Layout
 from .parts import SERVICES, STACK, Parts
+from .parts.clickhouse import command_at
 
 ONE_AT_A_TIME = "another command that starts or stops parts"
 
@@ -86,6 +87,14 @@ def cargo(arguments: List[str]) -> None:
     rust.cargo(arguments)
 
 
+def clickhouse_at(arguments: List[str]) -> None:
+    """Becomes a ClickHouse of a test's own: `clickhouse-at DIRECTORY HTTP_PORT NATIVE_PORT`."""
+    directory, http, native = arguments
+    command = command_at(Path(directory), int(http), int(native))
+    os.chdir(command.cwd)
+    os.execv(command.argv[0], command.argv)
+
+
 def wipe(_: List[str]) -> None:
     """Stops everything and removes what the stack wrote; what was downloaded or built stays."""
     for layout in (Layout.local(), Layout.test()):
@@ -111,10 +120,13 @@ COMMANDS: Dict[str, Callable[[List[str]], None]] = {
     "env": environment,
     "millctl": millctl,
     "cargo": cargo,
+    "clickhouse-at": clickhouse_at,
     "demo": demo.run,
     "clients": clients.run,
     "test": testing.run,
     "test-quickjs": testing.run_quickjs,
+    "bench": bench.run,
+    "build-release": bench.build_release,
     "lint": checks.run,
     "wipe": wipe,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Tuple
 
-from ..layout import Layout
+from ..layout import DEPLOY, Layout
 from ..ports import Ports
 from .clickhouse import ClickHouse
 from .kafka import Kafka
@@ -40,4 +40,6 @@ class Parts:
     def test_addresses(self) -> Dict[str, str]:
         """The environment that makes the tests use this stack."""
         addresses = {self[name].override: self[name].address for name in STACK}
-        return {**addresses, "MILLRACE_TEST_KAFKA_JARS": str(self["kafka"].jars())}
+        # For tests that kill a part of their own: the broker's jars, and what knows how to start a ClickHouse.
+        own = {"MILLRACE_TEST_KAFKA_JARS": str(self["kafka"].jars()), "MILLRACE_TEST_STACK": str(DEPLOY)}
+        return {**addresses, **own}

@@ -55,19 +55,7 @@ class ClickHouse(Part):
         downloads.published(_cached_name(), self._fetch)
 
     def command(self) -> Command:
-        server = installed_server()
-        if server:
-            configuration = self.data / "server.xml"
-            files.write_text(configuration, self._server_configuration())
-            return Command([server, "server", f"--config-file={configuration}"], self.data)
-        configuration = self.data / "listen.xml"
-        files.write_text(configuration, f"<clickhouse>{self._listen()}</clickhouse>\n")
-        library = cache() / _cached_name() / LIBRARY
-        argv = [sys.executable, "-u", str(LAUNCHER), str(library), "clickhouse-local"]
-        # On its console clickhouse-local says everything unless told otherwise, and only in this way.
-        argv += ["--logger.console", "--log-level=warning"]
-        argv += [f"--path={self.data / 'store'}", f"--config-file={configuration}", f"--query={SERVE}"]
-        return Command(argv, self.data)
+        return command_at(self.data, self.ports["clickhouse_http"], self.ports["clickhouse_native"])
 
     def unhealthy(self) -> Optional[str]:
         url = urlsplit(self.address)
@@ -121,29 +109,44 @@ class ClickHouse(Part):
             archives[0].unlink()
             shutil.rmtree(directory / "npm", ignore_errors=True)
 
-    def _listen(self) -> str:
-        return (
-            "<listen_host>127.0.0.1</listen_host>"
-            f"<http_port>{self.ports['clickhouse_http']}</http_port>"
-            f"<tcp_port>{self.ports['clickhouse_native']}</tcp_port>"
-        )
 
-    def _server_configuration(self) -> str:
-        """A whole configuration: a machine's own under /etc stays out of it."""
-        data = self.data
-        return (
-            f"<clickhouse>{self._listen()}"
-            "<logger><level>warning</level><console>1</console></logger>"
-            f"<path>{data}/store/</path><tmp_path>{data}/tmp/</tmp_path>"
-            f"<user_files_path>{data}/user_files/</user_files_path>"
-            f"<format_schema_path>{data}/format_schemas/</format_schema_path>"
-            "<mark_cache_size>268435456</mark_cache_size>"
-            f"<users_config>{data}/server.xml</users_config>"
-            "<profiles><default/></profiles><quotas><default/></quotas>"
-            "<users><default><password/><networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
-            "<profile>default</profile><quota>default</quota><access_management>1</access_management></default></users>"
-            "</clickhouse>\n"
-        )
+def command_at(data: Path, http: int, native: int) -> Command:
+    """How to start a server that keeps everything below `data`: the stack's, or one of a test's own."""
+    listen = (
+        "<listen_host>127.0.0.1</listen_host>"
+        f"<http_port>{http}</http_port>"
+        f"<tcp_port>{native}</tcp_port>"
+    )
+    server = installed_server()
+    if server:
+        configuration = data / "server.xml"
+        files.write_text(configuration, _server_configuration(data, listen))
+        return Command([server, "server", f"--config-file={configuration}"], data)
+    configuration = data / "listen.xml"
+    files.write_text(configuration, f"<clickhouse>{listen}</clickhouse>\n")
+    library = cache() / _cached_name() / LIBRARY
+    argv = [sys.executable, "-u", str(LAUNCHER), str(library), "clickhouse-local"]
+    # On its console clickhouse-local says everything unless told otherwise, and only in this way.
+    argv += ["--logger.console", "--log-level=warning"]
+    argv += [f"--path={data / 'store'}", f"--config-file={configuration}", f"--query={SERVE}"]
+    return Command(argv, data)
+
+
+def _server_configuration(data: Path, listen: str) -> str:
+    """A whole configuration: a machine's own under /etc stays out of it."""
+    return (
+        f"<clickhouse>{listen}"
+        "<logger><level>warning</level><console>1</console></logger>"
+        f"<path>{data}/store/</path><tmp_path>{data}/tmp/</tmp_path>"
+        f"<user_files_path>{data}/user_files/</user_files_path>"
+        f"<format_schema_path>{data}/format_schemas/</format_schema_path>"
+        "<mark_cache_size>268435456</mark_cache_size>"
+        f"<users_config>{data}/server.xml</users_config>"
+        "<profiles><default/></profiles><quotas><default/></quotas>"
+        "<users><default><password/><networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
+        "<profile>default</profile><quota>default</quota><access_management>1</access_management></default></users>"
+        "</clickhouse>\n"
+    )
 
 
 def installed_server() -> Optional[str]:
@@ -189,4 +192,4 @@ def _size(path: Path) -> int:
         return 0
 
 
-__all__: List[str] = ["ClickHouse", "http_get", "installed_server"]
+__all__: List[str] = ["ClickHouse", "command_at", "http_get", "installed_server"]
