@@ -7,7 +7,8 @@ use millrace_service::config::{Admin, Faults, Kafka, Postgres, Redis, Shutdown, 
 use millrace_service::{Configuration, ProcessConfiguration};
 use serde::{Deserialize, Serialize};
 
-use crate::{http, journal, pipeline, ship, usage};
+use crate::journal::{self, ship};
+use crate::{http, pipeline, usage};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -16,10 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::Config;
 use crate::http::{Handler, Server};
+use crate::journal::ship::{self, Shipper};
 use crate::journal::{Health, Journal, Topic};
 use crate::metrics::Metrics;
 use crate::pipeline::{Acceptance, Keys, Pipeline, RateLimits, Types, settle};
-use crate::ship::Shipper;
 use crate::usage::Usage;
 
 /// How long the start waits for Kafka to say how many partitions there are.
@@ -165,8 +165,10 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         producer,
         topics: config.topics.clone(),
         config: config.ship.clone(),
-        metrics: metrics.clone(),
-        kafka: conditions.kafka.clone(),
+        observer: Arc::new(Watched {
+            metrics: metrics.clone(),
+            kafka: conditions.kafka.clone(),
+        }),
     };
     let (drained, stop) = (CancellationToken::new(), CancellationToken::new());
     let shipping = tokio::spawn(shipper.run(drained.clone(), stop.clone()));
@@ -252,6 +254,29 @@ struct Conditions {
     keys: Condition,
     kafka: Condition,
     redis: Condition,
+}
+
+/// What the shipper says, counted and shown.
+#[derive(Debug)]
+struct Watched {
+    metrics: Metrics,
+    kafka: Condition,
+}
+
+impl ship::Observer for Watched {
+    fn shipped(&self, records: u64) {
+        self.kafka.holds();
+        self.metrics.shipped.inc_by(records);
+    }
+
+    fn failed(&self, reason: &str) {
+        self.kafka.fails(reason);
+        self.metrics.produce_failures.inc();
+    }
+
+    fn set_aside(&self) {
+        self.metrics.set_aside.inc();
+    }
 }
 
 /// Asks until Kafka says how many partitions there are, and remembers it.

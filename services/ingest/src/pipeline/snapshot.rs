@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millrace_store::keys::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::disk;
+use crate::journal;
 
 const VERSION: u8 = 1;
 
@@ -44,7 +44,7 @@ pub(super) fn load(file: &Path) -> Vec<Key> {
 /// Replaces the file.
 pub(super) fn store(file: &Path, keys: &[Arc<Key>]) -> io::Result<()> {
     let keys = keys.iter().map(Arc::as_ref).collect();
-    disk::replace(
+    journal::replace(
         file,
         &serde_json::to_vec(&Snapshot::<&Key> {
             version: VERSION,

@@ -15,7 +15,7 @@
 
 mod aside;
 mod config;
-pub(crate) mod disk;
+mod disk;
 mod error;
 mod frame;
 mod meta;
@@ -23,6 +23,7 @@ mod position;
 mod reader;
 mod recover;
 mod segment;
+pub mod ship;
 mod state;
 mod sync;
 mod writer;
@@ -44,6 +45,7 @@ use state::{Shared, State};
 use writer::{Command, Writer};
 
 pub use config::{Config, Sync};
+pub use disk::replace;
 pub use error::{AppendError, OpenError, ReadError};
 pub use reader::{Batch, Limits, Reader, Shipped};
 pub use recover::{Kept, Recovered};

@@ -59,12 +59,15 @@ impl SegmentFile for File {
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Replaces `path` so that after a crash it holds either its old or its new content, whole.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file so that after a crash it holds either its old or its new content, whole. Blocks on the disk.
+///
+/// # Errors
+/// When the disk refuses; the old content is still there then.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;

@@ -5,6 +5,7 @@
 //! their identity. A record that Kafka refuses for good is set aside and harms no other.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,12 @@ use millrace_kafka::Outgoing;
 use millrace_kafka::edge::Producer;
 use millrace_kafka::error::ProduceError;
 use millrace_service::config::{ByteSize, Faults};
-use millrace_service::{Causes, Condition};
+use millrace_service::Causes;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Batch, Lane, Limits, Reader, Shipped, Topic};
-use crate::metrics::Metrics;
+use crate::{Batch, Lane, Limits, Reader, Shipped, Topic};
 
 /// Between attempts, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -76,15 +76,30 @@ impl Config {
     }
 }
 
+/// Who is told how it goes: counters, readiness, a line of progress. Called on the shipper's own tasks, so it
+/// must not block.
+pub trait Observer: Send + Sync + Debug {
+    /// Kafka acknowledged so many records.
+    fn shipped(&self, records: u64);
+    /// An attempt did not succeed and is made again.
+    fn failed(&self, reason: &str);
+    /// A record that Kafka refuses for good was set aside.
+    fn set_aside(&self);
+}
+
 /// Moves records until it is told to stop.
 #[derive(Clone, Debug)]
-pub(crate) struct Shipper {
-    pub(crate) reader: Reader,
-    pub(crate) producer: Arc<Producer>,
-    pub(crate) topics: Topics,
-    pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
-    pub(crate) kafka: Condition,
+pub struct Shipper {
+    /// Where records come from.
+    pub reader: Reader,
+    /// How they leave.
+    pub producer: Arc<Producer>,
+    /// Where they go.
+    pub topics: Topics,
+    /// How many at once.
+    pub config: Config,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Shipper {
@@ -93,7 +108,7 @@ impl Shipper {
     ///
     /// # Cancellation
     /// Batches in flight are sent again by the next process.
-    pub(crate) async fn run(self, drain: CancellationToken, stop: CancellationToken) {
+    pub async fn run(self, drain: CancellationToken, stop: CancellationToken) {
         let mut changed = self.reader.subscribe();
         let mut lanes: BTreeMap<Lane, ()> = BTreeMap::new();
         let mut tasks = JoinSet::new();
@@ -198,18 +213,15 @@ impl Shipper {
             let outgoing = records.iter().map(outgoing).collect();
             match Box::pin(self.producer.produce(topic, lane.partition, outgoing)).await {
                 Ok(()) => {
-                    self.kafka.holds();
-                    self.metrics
-                        .shipped
-                        .inc_by(u64::try_from(records.len()).unwrap_or(u64::MAX));
+                    self.observer
+                        .shipped(u64::try_from(records.len()).unwrap_or(u64::MAX));
                     return Ok(());
                 }
                 Err(ProduceError::Refused { code, .. }) => return Err(code),
                 Err(error @ ProduceError::Ambiguous { .. }) => {
-                    self.metrics.produce_failures.inc();
                     let partition = lane.partition;
                     tracing::debug!(error = %Causes(&error), topic, partition, "a batch is sent again");
-                    self.kafka.fails(Causes(&error).to_string());
+                    self.observer.failed(&Causes(&error).to_string());
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(BACKOFF.1);
                 }
@@ -225,7 +237,7 @@ impl Shipper {
             let kept = spawn_blocking(move || reader.set_aside(lane, &record, &reason)).await;
             match kept {
                 Ok(Ok(())) => {
-                    self.metrics.set_aside.inc();
+                    self.observer.set_aside();
                     return tracing::error!(%id, "kafka refuses a record for good, it was set aside");
                 }
                 Ok(Err(error)) => tracing::error!(%error, %id, "a refused record cannot be set aside"),

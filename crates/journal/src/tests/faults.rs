@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use super::super::disk::SegmentFile;
+use crate::disk::SegmentFile;
 use super::*;
 
 /// A disk with so much room left, whose calls fail on demand.
