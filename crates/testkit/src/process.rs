@@ -14,16 +14,18 @@ use crate::wait::until;
 
 const READY: Duration = Duration::from_secs(60);
 
-/// A binary of this workspace's development build, which `cargo build` must have made.
+/// A binary of this workspace, of the build that the caller is of; `cargo build` must have made it.
 ///
 /// # Errors
 /// It is not there.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the test does not know where it is")?;
-    // target/<profile>/deps/<test> → target/<profile>/<name>
-    let path = own
-        .ancestors()
-        .nth(2)
+    // target/<profile>/deps/<test>, target/<profile>/<program> → target/<profile>/<name>
+    let directory = own.parent().map(|parent| match parent.ends_with("deps") {
+        true => parent.parent().unwrap_or(parent),
+        false => parent,
+    });
+    let path = directory
         .context("the test is not in a target directory")?
         .join(name);
     if !path.is_file() {
