@@ -5,6 +5,10 @@ set positional-arguments := true
 export PYTHONPATH := justfile_directory() / "deploy/local"
 export PYTHONPYCACHEPREFIX := justfile_directory() / ".local/pycache"
 
+# What shipped programs are compiled for, a name of `rustc --print target-cpus`. They say so and end on a processor
+# that is older. The libraries that read JSON and bytes choose their instructions when they are compiled.
+cpu := if arch() == "x86_64" { "x86-64-v3" } else { "generic" }
+
 [private]
 default:
     @just --justfile "{{ justfile() }}" --list --unsorted
@@ -76,10 +80,15 @@ lint: ready
 prove what *args: ready
     @shift; exec python3 -m stack cargo run -q -p "millrace-{{ what }}" -- "$@"
 
-# the benchmarks; arguments go to `cargo bench`
+# all programs as they are shipped, in target/dist; `./dev cpu=x86-64 build-release` for older processors
+[no-exit-message]
+build-release: ready
+    @exec python3 -m stack build-release "{{ cpu }}"
+
+# load on the shipped programs: `bench ingest|rotor|bulker [--help]`; other arguments go to `cargo bench`
 [no-exit-message]
 bench *args: ready
-    @exec python3 -m stack cargo bench -p millrace-benches "$@"
+    @exec python3 -m stack bench "{{ cpu }}" "$@"
 
 # format all Rust code
 [no-exit-message]

@@ -6,6 +6,7 @@
 
 pub mod load;
 pub mod measure;
+pub mod processes;
 pub mod report;
 
 use std::borrow::Cow;

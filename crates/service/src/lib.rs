@@ -12,6 +12,7 @@ pub mod failpoint;
 pub mod listen;
 pub mod metrics;
 pub mod process;
+pub mod processor;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -16,6 +16,7 @@ use crate::causes::Causes;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, ProcessConfiguration, Sources};
 use crate::metrics::Metrics;
+use crate::processor;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 
@@ -110,6 +111,9 @@ where
     F: FnOnce(Context<C>) -> S,
     S: Future<Output = anyhow::Result<()>>,
 {
+    if !processor::suffices() {
+        return ExitCode::FAILURE;
+    }
     let parsed = Options::command()
         .name(about.name)
         .version(about.version)

@@ -18,6 +18,7 @@ from .layout import ROOT
 
 PACKAGES = ("millrace-ingest", "millrace-bulker", "millrace-millctl")
 ROTOR = "millrace-rotor"
+BENCHES = "millrace-benches"
 QUICKJS = ("--no-default-features", "--features", "engine-quickjs")
 RUSTUP = ("https://sh.rustup.rs", "https://static.rust-lang.org/rustup/rustup-init.sh")
 """The official installer; the second address is where the first one leads."""
@@ -29,6 +30,11 @@ def binary(name: str) -> Path:
     """A program of the development build."""
     target = os.environ.get("CARGO_TARGET_DIR")
     return (ROOT / target if target else ROOT / "target") / "debug" / name
+
+
+def release(name: str) -> Path:
+    """A program of the build that is shipped."""
+    return binary(name).parents[1] / "dist" / name
 
 
 def cargo_home() -> Path:
@@ -181,6 +187,22 @@ def build(engine: str, scratch: Path, locked: bool = False) -> None:
         warn_of_quickjs()
         cargo(["build", *flags, *packages])
         cargo(["build", *flags, "-p", ROTOR, *QUICKJS], quickjs_environment(scratch))
+
+
+def build_release(engine: str, scratch: Path, cpu: str) -> None:
+    """Builds all programs for `cpu` (a name that `rustc --print target-cpus` knows) with the profile `dist`.
+
+    Always the same packages: cargo would choose other features for another set and compile most of it anew.
+    """
+    packages = [flag for package in (*PACKAGES, ROTOR, BENCHES) for flag in ("-p", package)]
+    environment = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} -C target-cpu={cpu}".strip()}
+    engine_flags: List[str] = []
+    if engine == "quickjs":
+        warn_of_quickjs()
+        engine_flags = ["--no-default-features", "--features"]
+        engine_flags.append(f"{ROTOR}/engine-quickjs,{BENCHES}/engine-quickjs")
+        environment.update(quickjs_environment(scratch))
+    cargo(["build", "--profile", "dist", "--bins", *packages, *engine_flags], environment)
 
 
 def cargo(arguments: List[str], environment: Optional[Dict[str, str]] = None) -> None:

@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod output;
 mod parts;
+mod rotor;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,9 @@ use crate::parts::Parts;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if !millrace_service::processor::suffices() {
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

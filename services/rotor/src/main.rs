@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use millrace_service::About;
 
 fn main() -> ExitCode {
+    if !millrace_service::processor::suffices() {
+        return ExitCode::FAILURE;
+    }
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "worker") {
         return worker::main(arguments);

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_benches::measure::{Histogram, Memory, children};
+use millrace_benches::measure::{Histogram, Memory};
+use millrace_benches::processes::children;
 use millrace_service::{Clock as _, SystemClock};
 use serde::Serialize;
 
@@ -24,18 +25,18 @@ pub(crate) struct Chains {
     pub(crate) cold_p99: Duration,
     /// The same event on a chain that it holds.
     pub(crate) warm_p50: Duration,
-    /// Resident memory of a worker without a chain, in bytes.
+    /// Resident memory of a worker with one chain, in bytes.
     pub(crate) worker_bytes: u64,
-    /// What each chain adds to it that has run one event, in bytes.
+    /// What each further chain adds to it that has run one event, in bytes.
     pub(crate) isolate_bytes: u64,
 }
 
 pub(crate) fn measure(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<Chains> {
     let texts = functions::events()?;
     let input = inputs(texts.get(..1).context("an event")?)?;
-    // Two runs: the memory is weighed in a worker that has held no other chain.
-    let pool = pool(program)?;
     let before = children(std::process::id())?;
+    // A pool of its own: the memory is weighed in a worker that has held no other chain.
+    let pool = pool(program)?;
     runtime.block_on(async {
         let first = pool.run(chain("first", 1, MEDIUM.code)?, input.clone()).await?;
         ensure!(first.len() == 1, "one event gave {} outcomes", first.len());

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_benches::measure::{Cpu, children};
+use millrace_benches::measure::Cpu;
+use millrace_benches::processes::children;
 use millrace_event::Verdict;
 use millrace_event::frame::{self, Load, Text};
 use millrace_rotor::config::EventLimits;
