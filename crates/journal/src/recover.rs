@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_event::Timestamp;
-use millrace_service::Clock;
+use millrace_service::{Clock, failpoint};
 
 use super::aside::{self, Line};
 use super::frame::{self, Item};
@@ -80,6 +80,7 @@ pub(super) fn recover(
         positions,
     };
     for (number, path) in &files {
+        failpoint!("ingest::in_recovery");
         let newest = newest == Some(*number);
         let Some((header, segment)) = read(dir, *number, path, newest, clock).map_err(OpenError::io(path))?
         else {

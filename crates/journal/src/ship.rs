@@ -15,7 +15,7 @@ use millrace_kafka::Outgoing;
 use millrace_kafka::edge::Producer;
 use millrace_kafka::error::ProduceError;
 use millrace_service::config::{ByteSize, Faults};
-use millrace_service::Causes;
+use millrace_service::{Causes, failpoint};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -181,6 +181,7 @@ impl Shipper {
             }
         };
         self.deliver(lane, &batch).await;
+        failpoint!(async "ingest::after_ship");
         self.reader.acknowledge(&batch);
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_event::{Identity, Timestamp};
-use millrace_service::Clock;
+use millrace_service::{Clock, failpoint};
 use tokio::sync::watch;
 
 use super::disk::SegmentFile;
@@ -312,16 +312,21 @@ impl Shared {
         // Where the disk is full the file cannot be written, and deleting segments is what helps.
         let stored = match positions {
             None => Ok(()),
-            Some(positions) => position::store(&self.dir, &positions).map(|()| {
-                let mut state = self.lock();
-                state.positions_stored = state.positions == positions;
-            }),
+            Some(positions) => {
+                failpoint!("ingest::before_positions");
+                position::store(&self.dir, &positions).map(|()| {
+                    let mut state = self.lock();
+                    state.positions_stored = state.positions == positions;
+                })
+            }
         };
         if finished.is_empty() {
             return stored.map(|()| 0);
         }
+        failpoint!("ingest::before_delete");
         for number in &finished {
             std::fs::remove_file(self.path(*number))?;
+            failpoint!("ingest::in_delete");
             let mut state = self.lock();
             if let Some(segment) = state.segments.remove(number) {
                 state.bytes = state.bytes.saturating_sub(segment.length);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use millrace_event::Identity;
+use millrace_service::failpoint;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, SegmentFile};
@@ -163,6 +164,7 @@ impl Writer {
         }
         match self.write(&group) {
             Ok(identities) => {
+                failpoint!("ingest::after_sync");
                 for (request, identities) in group.into_iter().zip(identities) {
                     // A client that went away does not take its events back.
                     drop(request.reply.send(Ok(identities)));
@@ -223,6 +225,7 @@ impl Writer {
             }
             identities.push(minted);
         }
+        failpoint!("ingest::before_append");
         if let Err(error) = active.file.write_all_at(&bytes, active.length) {
             tracing::warn!(%error, segment = active.number, "an append failed");
             let refused = of_io(&error);
@@ -231,6 +234,7 @@ impl Writer {
             }
             return Err(refused);
         }
+        failpoint!("ingest::after_write");
         active.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let target = Target {
             segment: active.number,
@@ -322,6 +326,7 @@ impl Writer {
         let file = self.disk.create(&path)?;
         // A number is used once, whatever becomes of its file.
         self.number += 1;
+        failpoint!("ingest::in_new_segment");
         let made = file
             .write_all_at(&bytes, 0)
             .and_then(|()| file.sync())

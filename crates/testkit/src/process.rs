@@ -165,7 +165,18 @@ impl Process {
         Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
-    async fn end(&mut self, patience: Duration) -> Result<ExitStatus> {
+    /// Sets a variable of its environment, or takes it away, for the next start.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        let environment = &mut self.program.environment;
+        environment.retain(|(known, _)| known != name);
+        environment.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It does not run, or not end within `patience`; with the end of its log.
+    pub async fn end(&mut self, patience: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.program.name);
         let child = self
             .child

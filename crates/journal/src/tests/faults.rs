@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use crate::disk::SegmentFile;
 use super::*;
+use crate::disk::SegmentFile;
 
 /// A disk with so much room left, whose calls fail on demand.
 #[derive(Clone, Debug)]

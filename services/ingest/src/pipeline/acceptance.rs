@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use millrace_event::header::{self, Headers, TRACEPARENT, connect};
 use millrace_event::{IngestCode, KeyKind, Timestamp};
+use millrace_service::failpoint;
 use millrace_store::dedup::{Reservation, Window};
 use millrace_store::keys::Key;
 use millrace_store::{Dedup, WorkspaceId};
@@ -110,6 +111,7 @@ impl Acceptance {
             .duplicates
             .inc_by(u64::try_from(counts.duplicates).unwrap_or(u64::MAX));
         answer(reply, Ok(counts));
+        failpoint!(async "ingest::before_mark");
         self.mark(&key.workspace, window, &ids).await;
     }
 

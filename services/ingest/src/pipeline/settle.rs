@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_event::KeyKind;
 use millrace_event::envelope::{Envelope as _, Ingest};
+use millrace_service::failpoint;
 use millrace_store::dedup::{Settled, Window};
 use millrace_store::{Dedup, WorkspaceId};
 use tokio::task::spawn_blocking;
@@ -55,6 +56,7 @@ async fn once(
             settlement.held(&workspace, window, &message_id).await?;
         }
     }
+    failpoint!(async "ingest::before_settle");
     let Settled { done, discarded } = settlement.finish().await?;
     tracing::info!(done, discarded, "reservations of earlier runs are settled");
     Ok(())
