@@ -75,10 +75,10 @@ test-quickjs *args: ready
 lint: ready
     @exec python3 -m stack lint
 
-# long proofs: `prove model [--seeds N] [--from N] [--controls]`
+# long proofs: model, chaos; `prove NAME --help` says which flags each takes
 [no-exit-message]
 prove what *args: ready
-    @shift; exec python3 -m stack cargo run -q -p "millrace-{{ what }}" -- "$@"
+    @exec python3 -m stack prove "$@"
 
 # all programs as they are shipped, in target/dist; `./dev cpu=x86-64 build-release` for older processors
 [no-exit-message]

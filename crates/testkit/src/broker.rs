@@ -101,6 +101,27 @@ impl Broker {
     }
 }
 
+/// Has a broker refuse batches of a topic that are larger than so many bytes.
+///
+/// # Errors
+/// There are no jars, no Java, or the broker does not do it within a minute; with what was said.
+pub async fn limit_messages(broker: &str, topic: &str, bytes: usize) -> Result<()> {
+    let mut command = tokio::process::Command::new("java");
+    let limit = format!("max.message.bytes={bytes}");
+    command
+        .args(["-Xmx128m", "-cp", &format!("{}/*", address(KAFKA_JARS)?)])
+        .args(["kafka.admin.ConfigCommand", "--bootstrap-server", broker])
+        .args(["--alter", "--topic", topic, "--add-config", &limit])
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(START, command.output()).await??;
+    if !output.status.success() {
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        bail!("{topic} could not be limited: {said}");
+    }
+    Ok(())
+}
+
 async fn format_storage(classpath: &str, properties: &str) -> Result<()> {
     let mut command = tokio::process::Command::new("java");
     command

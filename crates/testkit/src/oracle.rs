@@ -19,6 +19,9 @@ pub const FUNCTION: &str = "export default function (event) {
 }
 ";
 
+/// How many persons the events are about: the event number `n` is about person `n % PERSONS`.
+pub const PERSONS: u64 = 97;
+
 /// Remembers what was sent.
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -121,7 +124,7 @@ fn message_id(n: u64) -> String {
 }
 
 fn person(n: u64) -> String {
-    format!("person-{}", n % 97)
+    format!("person-{}", n % PERSONS)
 }
 
 fn label(n: u64) -> String {
@@ -166,17 +169,32 @@ impl Oracle {
         sent.values().map(|sent| u64::from(sent.acknowledged)).sum()
     }
 
+    /// The numbers of all events sent, and whether each was acknowledged.
+    pub fn sent(&self) -> BTreeMap<u64, bool> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.iter().map(|(n, sent)| (*n, sent.acknowledged)).collect()
+    }
+
     /// Compares the table with what was sent.
     ///
     /// # Errors
     /// ClickHouse does not answer.
     pub async fn check(&self, pipeline: &Pipeline) -> Result<Report> {
+        self.check_those(pipeline, |_| true).await
+    }
+
+    /// As [`Self::check`], where only the events of which `stored` is true end in the table.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer.
+    pub async fn check_those(&self, pipeline: &Pipeline, stored: impl Fn(u64) -> bool) -> Result<Report> {
         let sql = format!(
             "SELECT message_id, type, anonymous_id, n, label, flag, price, tags, nested_deep_value, stamped FROM {}",
             pipeline.table
         );
         let rows = pipeline.query(&sql).await?;
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        sent.retain(|n, _| stored(*n));
         let mut report = Report {
             sent_again: sent.values().map(|sent| u64::from(sent.times > 1)).sum(),
             ..Report::default()

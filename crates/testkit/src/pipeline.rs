@@ -25,6 +25,8 @@ const READY: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Another broker than the stack's.
     pub kafka: Option<String>,
+    /// Another ClickHouse than the stack's, `http://host:port`.
+    pub clickhouse: Option<String>,
     /// Further settings for all services that have them, such as `MILLRACE__CHUNK__TIME`, by service.
     pub settings: BTreeMap<&'static str, Vec<(&'static str, String)>>,
     /// Which services to start; all where it is not set.
@@ -81,7 +83,10 @@ impl Pipeline {
         );
         let directory = TempDir::with_prefix("millrace-")?;
         let kafka = options.kafka.clone().map_or_else(|| address(stack::KAFKA), Ok)?;
-        let clickhouse = address(stack::CLICKHOUSE)?;
+        let clickhouse = options
+            .clickhouse
+            .clone()
+            .map_or_else(|| address(stack::CLICKHOUSE), Ok)?;
         let postgres = Database::create().await?;
         let config = directory.path().join("topics.toml");
         std::fs::write(&config, topics_section(&name))?;
@@ -235,6 +240,30 @@ impl Pipeline {
     pub async fn kill_and_restart(&mut self, service: &'static str) -> Result<()> {
         self.process(service).kill().await?;
         self.process(service).start_again()
+    }
+
+    /// Starts a further member of a service's group, `rotor` or `bulker`; also the URL of its admin routes. It is
+    /// killed when it is dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn another(&mut self, service: &'static str) -> Result<(Process, String)> {
+        let listen = free_address()?.to_string();
+        let mut program = self.process(service).program().clone();
+        let place = |(name, _): &(String, String)| name == "MILLRACE__ADMIN__LISTEN";
+        program.environment.retain(|variable| !place(variable));
+        program
+            .environment
+            .push(("MILLRACE__ADMIN__LISTEN".to_owned(), listen.clone()));
+        program.name = format!("another {service}");
+        program.log = self.directory.path().join(format!("{service}-more.log"));
+        Ok((Process::start(program)?, format!("http://{listen}")))
+    }
+
+    /// Leaves its files where they are when it is dropped; says where.
+    pub fn keep_files(&mut self) -> PathBuf {
+        self.directory.disable_cleanup(true);
+        self.directory()
     }
 
     /// Puts a function into the workspace's chain, makes it the one that runs, and returns when the rotor has it.

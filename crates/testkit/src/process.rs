@@ -107,6 +107,37 @@ impl Process {
         Ok(())
     }
 
+    /// How it is started.
+    pub const fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Arms failpoints for the next start, `name=action;…` as `millrace_service::failpoint` has them, or none.
+    pub fn arm(&mut self, failpoints: Option<&str>) {
+        self.set("FAILPOINTS", failpoints);
+    }
+
+    /// How often its log says that it hit a failpoint, over all its starts.
+    pub fn hits(&self, failpoint: &str) -> usize {
+        let text = std::fs::read(&self.program.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let hit = |line: &&str| line.contains("failpoint hit") && line.contains(failpoint);
+        text.lines().filter(hit).count()
+    }
+
+    /// Waits until it was ended by SIGKILL, which it may send itself.
+    ///
+    /// # Errors
+    /// It does not end within `patience`, or in another way; with the end of its log.
+    pub async fn killed(&mut self, patience: Duration) -> Result<()> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.end(patience).await?;
+        if status.signal() != Some(Signal::KILL.as_raw()) {
+            bail!("{} ended with {status}:\n{}", self.program.name, self.tail());
+        }
+        Ok(())
+    }
+
     /// Its id, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

@@ -30,10 +30,14 @@ def run(arguments: List[str]) -> None:
         _in_group(
             [sys.executable, "-m", "unittest", "discover", "-q", "-s", str(DEPLOY / "tests"), "-t", str(DEPLOY)], {}
         )
-        rust.build(engine, Layout.local().base, locked=True)
+        # Everything at once: the binaries that the tests start are built with the tests, and no second time.
+        console.heading("building the services and the tests")
+        flags, environment = engine_flags(engine)
+        if engine != "v8":
+            rust.warn_of_quickjs()
+        rust.cargo(["test", "--workspace", "--no-run", "--locked", *flags], environment)
         with stack(layout) as parts:
             console.heading("testing the workspace")
-            flags, environment = engine_flags(engine)
             _in_group(
                 ["cargo", "test", "--workspace", "--locked", *flags, *arguments],
                 {**parts.test_addresses(), **environment},
