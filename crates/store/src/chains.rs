@@ -7,9 +7,10 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::IsolationLevel;
 
 use crate::functions::Language;
+use crate::keyring::Sealed;
 use crate::postgres::Fields;
 use crate::workspaces::Destination;
-use crate::{ChainId, Error, FunctionId, Part, Postgres, SourceId, WorkspaceId};
+use crate::{ChainId, Error, FunctionId, Origin, Part, Postgres, SourceId, WorkspaceId, fetch, secrets};
 
 /// Grows with every change of the configuration. Compare for inequality: a database that was restored from a
 /// backup may be at a lower one.
@@ -22,6 +23,8 @@ pub struct Snapshot {
     /// The version that this is.
     pub version: ConfigVersion,
     sources: HashMap<SourceId, Vec<Chain>>,
+    secrets: HashMap<WorkspaceId, Vec<Sealed>>,
+    origins: HashMap<WorkspaceId, Vec<Origin>>,
 }
 
 /// The way from a source to one destination.
@@ -29,7 +32,7 @@ pub struct Snapshot {
 pub struct Chain {
     /// Its id.
     pub id: ChainId,
-    /// Counts the changes of its functions, from 1.
+    /// Counts the changes of its functions, and of what its workspace gives them, from 1.
     pub version: u64,
     /// The workspace of both ends and of the functions.
     pub workspace: WorkspaceId,
@@ -61,6 +64,16 @@ impl Snapshot {
     /// is not the same as a chain without functions.
     pub fn of(&self, source: &str) -> &[Chain] {
         self.sources.get(source).map_or(&[], Vec::as_slice)
+    }
+
+    /// A workspace's secrets, by name.
+    pub fn secrets(&self, workspace: &WorkspaceId) -> &[Sealed] {
+        self.secrets.get(workspace).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where functions of a workspace may send requests to.
+    pub fn origins(&self, workspace: &WorkspaceId) -> &[Origin] {
+        self.origins.get(workspace).map_or(&[], Vec::as_slice)
     }
 
     /// Every chain, in no particular order.
@@ -112,7 +125,12 @@ impl Chains {
                 let version = config_version(&transaction.query_one(VERSION, &[]).await?)?;
                 let functions = functions(&transaction).await?;
                 let sources = chains(&transaction, functions).await?;
-                Ok(Snapshot { version, sources })
+                Ok(Snapshot {
+                    version,
+                    sources,
+                    secrets: secrets::all(&transaction).await?,
+                    origins: fetch::all(&transaction).await?,
+                })
             })
             .await
     }

@@ -43,6 +43,12 @@ pub enum Entity {
     Field,
     /// A field's other name.
     Alias,
+    /// A secret.
+    Secret,
+    /// An address that functions may fetch from.
+    Origin,
+    /// A chain that is held back.
+    Quarantine,
 }
 
 impl std::fmt::Display for Entity {
@@ -58,6 +64,9 @@ impl std::fmt::Display for Entity {
             Self::Token => "service token",
             Self::Field => "field",
             Self::Alias => "alias",
+            Self::Secret => "secret",
+            Self::Origin => "fetch origin",
+            Self::Quarantine => "quarantined chain",
         })
     }
 }
@@ -185,6 +194,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same for somebody else who asked the same; sources as text.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::Timeout { part, after } => Self::Timeout {
+                part: *part,
+                after: *after,
+            },
+            Self::Corrupt { part, what } => Self::Corrupt { part: *part, what },
+            Self::Refused { part, source } => Self::Refused {
+                part: *part,
+                source: source.to_string().into(),
+            },
+            Self::Unavailable { part, source } => Self::Unavailable {
+                part: *part,
+                source: source.to_string().into(),
+            },
+            other => Self::Unavailable {
+                part: Part::Redis,
+                source: other.to_string().into(),
+            },
+        }
+    }
+
     /// The label of this error in metrics.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -54,6 +54,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003", "functions"),
     migration!(4, "0004", "rules"),
     migration!(5, "0005", "key_ip"),
+    migration!(6, "0006", "reach"),
+    migration!(7, "0007", "quarantine"),
 ];
 
 /// Any number that no other program takes as its lock in this database.

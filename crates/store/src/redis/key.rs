@@ -32,6 +32,11 @@ pub(crate) fn notices(prefix: &str) -> String {
     format!("{prefix}notices")
 }
 
+/// `values:{<workspace>}`: what functions of a workspace keep. What is due when has `:due` behind it.
+pub(crate) fn values(prefix: &str, workspace: &str) -> String {
+    format!("{prefix}values:{{{workspace}}}")
+}
+
 /// `rate:{<workspace>}`: what a workspace has sent in its windows. Counters of its guests have this in front.
 pub(crate) fn rate(prefix: &str, workspace: &WorkspaceId) -> String {
     format!("{prefix}rate:{{{workspace}}}")

@@ -9,7 +9,9 @@ mod migrations;
 mod model;
 mod outages;
 mod proxy;
+mod reach;
 mod settlement;
+mod values;
 
 use millrace_store::postgres::{Config, Postgres, migrate};
 use millrace_store::workspaces::{NewWorkspace, Provisioned, Tier};
