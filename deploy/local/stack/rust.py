@@ -18,6 +18,7 @@ from .layout import ROOT
 
 PACKAGES = ("millrace-ingest", "millrace-bulker", "millrace-millctl")
 ROTOR = "millrace-rotor"
+PROGRAMS = ("millrace-ingest", ROTOR, "millrace-bulker", "millctl")
 BENCHES = "millrace-benches"
 QUICKJS = ("--no-default-features", "--features", "engine-quickjs")
 RUSTUP = ("https://sh.rustup.rs", "https://static.rust-lang.org/rustup/rustup-init.sh")
@@ -203,6 +204,20 @@ def build_release(engine: str, scratch: Path, cpu: str) -> None:
         engine_flags.append(f"{ROTOR}/engine-quickjs,{BENCHES}/engine-quickjs")
         environment.update(quickjs_environment(scratch))
     cargo(["build", "--profile", "dist", "--bins", *packages, *engine_flags], environment)
+    for program in PROGRAMS:
+        _has_no_failpoints(release(program))
+
+
+def _has_no_failpoints(program: Path) -> None:
+    """What is shipped cannot be told to kill itself: none of the names is in the binary."""
+    text = (ROOT / "crates" / "service" / "src" / "failpoint.rs").read_text()
+    names = re.findall(r'^    "([a-z]+::[a-z_]+)",$', text, re.MULTILINE)
+    if not names:
+        raise Failure("failpoint.rs lists no failpoints: the release build could not be checked for them")
+    content = program.read_bytes()
+    found = [name for name in names if name.encode() in content]
+    if found:
+        raise Failure(f"{program.relative_to(ROOT)} has failpoints: {', '.join(found)}")
 
 
 def cargo(arguments: List[str], environment: Optional[Dict[str, str]] = None) -> None:
