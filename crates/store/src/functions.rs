@@ -67,6 +67,19 @@ pub struct Put {
     pub created: bool,
 }
 
+/// A version with its code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The function.
+    pub function: FunctionId,
+    /// Which version it is.
+    pub version: u32,
+    /// What it is written in.
+    pub language: Language,
+    /// Its source text.
+    pub code: String,
+}
+
 /// Which chain of a workspace, by ids or names of its ends.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -291,6 +304,42 @@ impl Functions {
                     chain,
                     function,
                     version,
+                })
+            })
+            .await
+    }
+
+    /// A version with its code, in force or not: `version`, or the newest one. Without a workspace the function is
+    /// named by its id.
+    ///
+    /// # Errors
+    /// When there is none, or Postgres does not answer.
+    pub async fn stored(
+        &self,
+        workspace: Option<&WorkspaceId>,
+        id_or_name: &str,
+        version: Option<u32>,
+    ) -> Result<Stored, Error> {
+        let query = "SELECT v.function, v.version, v.language, v.code
+            FROM function_versions v JOIN functions f ON f.id = v.function
+            WHERE (f.id = $2 OR f.name = $2 AND f.workspace = $1) AND f.workspace = coalesce($1, f.workspace)
+                AND v.version = coalesce($3, v.version)
+            ORDER BY f.id = $2 DESC, v.version DESC LIMIT 1";
+        let workspace = workspace.map(WorkspaceId::as_str);
+        // What does not fit the column does not exist either.
+        let wanted = version.map(|version| i32::try_from(version).unwrap_or(0));
+        self.postgres
+            .call(async {
+                let client = self.postgres.client().await?;
+                let row = client
+                    .query_opt(query, &[&workspace, &id_or_name, &wanted])
+                    .await?;
+                let row = row.ok_or_else(|| Error::not_found(Entity::Function, id_or_name))?;
+                Ok(Stored {
+                    function: row.parsed("function")?,
+                    version: row.version("version")?,
+                    language: row.parsed("language")?,
+                    code: row.field("code")?,
                 })
             })
             .await

@@ -15,6 +15,8 @@ use crate::{Error, KeyId, WorkspaceId};
 /// Between two attempts to subscribe.
 const AGAIN: Duration = Duration::from_secs(1);
 
+const CONFIGURATION: &str = "configuration-changed";
+
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -22,6 +24,8 @@ pub enum Notice {
     KeyRevoked(KeyId),
     /// Limits, rules or fields of this workspace are others now.
     WorkspaceChanged(WorkspaceId),
+    /// Chains, functions or destinations are others now.
+    ConfigurationChanged,
     /// Notices may have been missed: everything may have changed.
     Missed,
 }
@@ -31,12 +35,16 @@ impl Notice {
         match self {
             Self::KeyRevoked(id) => format!("key-revoked {id}"),
             Self::WorkspaceChanged(id) => format!("workspace-changed {id}"),
+            Self::ConfigurationChanged => CONFIGURATION.to_owned(),
             Self::Missed => "missed".to_owned(),
         }
     }
 
     /// What cannot be read comes from another version: something changed, so nothing is certain.
     fn parse(text: &str) -> Self {
+        if text == CONFIGURATION {
+            return Self::ConfigurationChanged;
+        }
         let known = match text.split_once(' ') {
             Some(("key-revoked", id)) => id.parse().ok().map(Self::KeyRevoked),
             Some(("workspace-changed", id)) => id.parse().ok().map(Self::WorkspaceChanged),
@@ -111,6 +119,7 @@ mod tests {
         for notice in [
             Notice::KeyRevoked("wk_a".parse().expect("an id")),
             Notice::WorkspaceChanged("ws_a".parse().expect("an id")),
+            Notice::ConfigurationChanged,
             Notice::Missed,
         ] {
             assert_eq!(Notice::parse(&notice.text()), notice);

@@ -204,6 +204,7 @@ impl Keys {
                 .values_mut()
                 .filter(|entry| entry.key.as_ref().is_some_and(|key| key.workspace == *workspace))
                 .for_each(|entry| entry.until = now),
+            Notice::ConfigurationChanged => {}
             Notice::Missed => known.keys.values_mut().for_each(|entry| entry.until = now),
         }
     }

@@ -5,6 +5,7 @@
 //! all of them. While Postgres is away unknown fields pass unchecked: the type of a field is no reason for an
 //! outage.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -300,7 +301,7 @@ impl Types {
                 known.workspaces.remove(workspace);
             }
             Notice::Missed => known.workspaces.clear(),
-            Notice::KeyRevoked(_) => {}
+            Notice::KeyRevoked(_) | Notice::ConfigurationChanged => {}
         }
     }
 
@@ -319,47 +320,96 @@ fn conflict(name: &str, wanted: FieldType, found: FieldType) -> Option<Refusal> 
     })
 }
 
+thread_local! {
+    /// Knows how the keys of past events are written in names; large, so it is kept.
+    static FLATTENER: RefCell<Flattener> = RefCell::new(Flattener::new());
+}
+
+/// The parts of an event that are checked, each with what stands in front of its fields' names.
+const PARTS: [(&str, &str); 3] = [("properties", ""), ("traits", ""), ("context", "context")];
+
 /// Reads the fields of an event against what is known.
 pub(super) fn read(event: Value<'_>, person: Option<&str>, kind: KeyKind, fixed: &Fixed) -> Said {
-    let mut said = Said {
-        guest: person.map(Guest::of).unwrap_or_default(),
-        ..Said::default()
+    let mut reading = Reading {
+        said: Said {
+            guest: person.map(Guest::of).unwrap_or_default(),
+            ..Said::default()
+        },
+        is_stranger: kind == KeyKind::Browser,
+        fixed,
+        full: String::new(),
     };
-    let is_stranger = kind == KeyKind::Browser;
-    let mut flattener = Flattener::new();
-    let mut full = String::new();
-    for source in ["properties", "traits", "context"] {
-        let Some(object) = event.get(source) else { continue };
-        let prefix = if source == "context" { source } else { "" };
-        flattener.walk(prefix, object, &mut |name, value| {
-            if said.fault.is_some() {
-                return;
-            }
-            if is_stranger && IDENTITY.contains(&name) {
-                said.fault = Some(Refusal::of_field(
-                    IngestCode::ReservedField,
-                    name.to_owned(),
-                    "the name is kept for the gateway's own use",
-                ));
-                return;
-            }
-            let Some(found) = type_of(value) else { return };
-            let name = if prefix.is_empty() && (name.starts_with('_') || RESERVED.contains(&name)) {
-                full.clear();
-                full.push_str(source);
-                full.push('_');
-                full.push_str(name);
-                full.as_str()
-            } else {
-                name
+    FLATTENER.with_borrow_mut(|flattener| {
+        let mut entries = event.entries();
+        let mut met = [false; PARTS.len()];
+        while let Some(key) = entries.key() {
+            let name = key.unescape().text;
+            let part = PARTS.iter().zip(&mut met).find(|((part, _), _)| *part == name);
+            let Some(((source, prefix), met)) = part else {
+                entries.value();
+                continue;
             };
-            match fixed.get(name) {
-                Some(wanted) => said.fault = conflict(name, *wanted, found),
-                None => said.unknown.push((name.to_owned(), found)),
+            if std::mem::replace(met, true) {
+                // Of equal names the last one counts.
+                return reading.again(flattener, event);
             }
-        });
+            flattener.walk_value(prefix, &mut entries, &mut |name, value| {
+                reading.leaf(source, prefix, name, value);
+            });
+        }
+    });
+    reading.said
+}
+
+struct Reading<'f> {
+    said: Said,
+    is_stranger: bool,
+    fixed: &'f Fixed,
+    full: String,
+}
+
+impl Reading<'_> {
+    /// From the start, each part by its last entry.
+    fn again(&mut self, flattener: &mut Flattener, event: Value<'_>) {
+        self.said.unknown.clear();
+        self.said.fault = None;
+        for (source, prefix) in PARTS {
+            if let Some(part) = event.get(source) {
+                flattener.walk(prefix, part, &mut |name, value| {
+                    self.leaf(source, prefix, name, value);
+                });
+            }
+        }
     }
-    said
+
+    fn leaf(&mut self, source: &str, prefix: &str, name: &str, value: Value<'_>) {
+        let said = &mut self.said;
+        if said.fault.is_some() {
+            return;
+        }
+        if self.is_stranger && IDENTITY.contains(&name) {
+            said.fault = Some(Refusal::of_field(
+                IngestCode::ReservedField,
+                name.to_owned(),
+                "the name is kept for the gateway's own use",
+            ));
+            return;
+        }
+        let Some(found) = type_of(value) else { return };
+        let name = if prefix.is_empty() && (name.starts_with('_') || RESERVED.contains(&name)) {
+            self.full.clear();
+            self.full.push_str(source);
+            self.full.push('_');
+            self.full.push_str(name);
+            self.full.as_str()
+        } else {
+            name
+        };
+        match self.fixed.get(name) {
+            Some(wanted) => said.fault = conflict(name, *wanted, found),
+            None => said.unknown.push((name.to_owned(), found)),
+        }
+    }
 }
 
 /// What a value is; a null is nothing.

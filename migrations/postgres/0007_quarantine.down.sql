@@ -1,0 +1,2 @@
+DROP TABLE function_debug;
+DROP TABLE quarantines;
