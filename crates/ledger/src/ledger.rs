@@ -62,7 +62,8 @@ pub enum Decision {
 pub enum Fate {
     /// Insert it.
     Insert,
-    /// It came back from a table that could not be written, and may be there: ask first, insert if it is not.
+    /// It may be there, as it came back from a table that could not be written, or as nobody knows how far an earlier
+    /// owner came: ask first, insert if it is not.
     AskFirst,
     /// The plan names it: it goes to the dead letters and into no table, whatever the table would say now.
     Dead,
@@ -164,6 +165,11 @@ impl Ledger {
     /// Everything below this offset is settled.
     pub const fn settled_offset(&self) -> u64 {
         self.settled
+    }
+
+    /// Below which offset rows are asked for before they are inserted, if anywhere from here on.
+    pub fn asks_until(&self) -> Option<u64> {
+        Some(self.metadata.ask_until).filter(|until| *until > self.settled)
     }
 
     /// The plan that is being carried out.
@@ -315,8 +321,8 @@ impl Ledger {
             return Fate::HandOver;
         }
         match arrival.row {
-            Some(_) => Fate::AskFirst,
-            None => Fate::Insert,
+            None if arrival.offset >= self.metadata.ask_until => Fate::Insert,
+            _ => Fate::AskFirst,
         }
     }
 

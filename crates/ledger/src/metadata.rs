@@ -1,8 +1,9 @@
 //! What an offset commit says beside the offset: binary, in base64, at most 4,095 bytes.
 //!
 //! ```text
-//! version        u8, 1
+//! version        u8, 1 or 2
 //! commit_no      varint
+//! ask until      varint: an offset; only in version 2
 //! plan           u8: 0 none, 1 present
 //!   first, last  varint, varint: offsets, inclusive
 //!   bad rows     varint count; each: journal u64 little-endian, seq varint, sub varint
@@ -11,6 +12,7 @@
 //!                holes varint count; each: gap since the last end varint, length varint
 //! ```
 //!
+//! Version 2 is written only while there is something to ask, so that a partition returns to version 1 by itself.
 //! Varints are LEB128, at most ten bytes, in their shortest form. Counts come before what they count and are
 //! checked against what is left, so that bytes from anywhere cannot make a reader allocate.
 
@@ -26,8 +28,10 @@ mod wire;
 
 use wire::{Reader, put_varint};
 
-/// The version that this build writes and reads.
+/// The version that this build writes, and reads.
 pub const VERSION: u8 = 1;
+/// The version of metadata with [`Metadata::ask_until`], read as well.
+pub const ASKING_VERSION: u8 = 2;
 /// The broker's default `offset.metadata.max.bytes` is 4,096; 4,095 are known to pass.
 pub const MAX_ENCODED_BYTES: usize = 4095;
 /// More bad rows than this in one plan mean a failing table.
@@ -38,6 +42,9 @@ pub const MAX_BAD_ROWS: usize = 64;
 pub struct Metadata {
     /// Counts this partition's commits.
     pub commit_no: u64,
+    /// Rows of records below this offset may be in their tables, whatever the watermarks say: they are asked for
+    /// before they are inserted. 0 where there are none.
+    pub ask_until: u64,
     /// What is being carried out above H.
     pub plan: Option<Plan>,
     /// Each journal's watermark as of H.
@@ -95,7 +102,7 @@ pub enum MetadataError {
     #[error("{0} bad rows are more than a plan can name, {MAX_BAD_ROWS}")]
     TooManyBadRows(usize),
     /// Another version wrote it.
-    #[error("commit metadata of version {0} is not known, only {VERSION}")]
+    #[error("commit metadata of version {0} is not known, only {VERSION} and {ASKING_VERSION}")]
     UnknownVersion(u8),
     /// It is not base64, ends too early, goes on too long or contradicts itself.
     #[error("commit metadata is not readable: {0}")]
@@ -103,13 +110,29 @@ pub enum MetadataError {
 }
 
 impl Metadata {
+    /// What an operator commits for a partition whose state is lost: nothing is known, and everything below `end` may
+    /// be in its table.
+    pub fn adopting(end: u64) -> Self {
+        Self {
+            ask_until: end,
+            ..Self::default()
+        }
+    }
+
     /// The text for an offset commit.
     ///
     /// # Errors
     /// [`MetadataError::TooLarge`]: journals must leave it first.
     pub fn encode(&self) -> Result<String, MetadataError> {
-        let mut bytes = vec![VERSION];
-        put_varint(&mut bytes, self.commit_no);
+        let mut bytes = Vec::new();
+        if self.ask_until == 0 {
+            bytes.push(VERSION);
+            put_varint(&mut bytes, self.commit_no);
+        } else {
+            bytes.push(ASKING_VERSION);
+            put_varint(&mut bytes, self.commit_no);
+            put_varint(&mut bytes, self.ask_until);
+        }
         match &self.plan {
             None => bytes.push(0),
             Some(plan) => {
@@ -141,10 +164,17 @@ impl Metadata {
             .map_err(|_| MetadataError::Malformed("it is not base64"))?;
         let mut reader = Reader::new(&bytes);
         let version = reader.byte()?;
-        if version != VERSION {
+        if ![VERSION, ASKING_VERSION].contains(&version) {
             return Err(MetadataError::UnknownVersion(version));
         }
         let commit_no = reader.varint()?;
+        let ask_until = match version {
+            ASKING_VERSION => reader.varint()?,
+            _ => 0,
+        };
+        if version == ASKING_VERSION && ask_until == 0 {
+            return Err(MetadataError::Malformed("it asks for nothing"));
+        }
         let plan = match reader.byte()? {
             0 => None,
             1 => Some(decode_plan(&mut reader)?),
@@ -164,6 +194,7 @@ impl Metadata {
         reader.end()?;
         Ok(Self {
             commit_no,
+            ask_until,
             plan,
             watermarks,
         })

@@ -49,7 +49,8 @@ pub enum Stop {
 
 impl Ledger {
     /// The ledger of a partition whose group holds `committed`, an offset and its metadata, and whose log holds
-    /// the offsets `log`. Where nothing was ever committed it starts with the log.
+    /// the offsets `log`. Where nothing is committed it starts with the log, and asks for the rows of everything that
+    /// is in it now: the group may be new, or Kafka may have forgotten what it had committed.
     ///
     /// # Errors
     /// [`Stop`]: going on would read records again that were settled, or skip some.
@@ -58,8 +59,11 @@ impl Ledger {
         if offset > log.end {
             return Err(Stop::BeyondTheLog { offset, end: log.end });
         }
-        let (ledger, recovery) =
+        let (mut ledger, recovery) =
             Self::restore(partition, offset, metadata).map_err(|source| Stop::Metadata { offset, source })?;
+        if committed.is_none() && !log.is_empty() {
+            ledger.metadata.ask_until = log.end;
+        }
         if let Recovery::Finish(plan) = &recovery
             && plan.last >= log.end
         {

@@ -104,6 +104,9 @@ impl Ledger {
         self.metadata.plan = None;
         self.settled = settlement.position;
         self.metadata.watermarks = settlement.staying;
+        if self.settled >= self.metadata.ask_until {
+            self.metadata.ask_until = 0;
+        }
         self.learned.clear();
         self.heard
             .retain(|journal, _| self.metadata.watermarks.contains_key(journal));

@@ -332,6 +332,51 @@ fn a_partition_that_was_never_committed_starts_with_its_log() {
 }
 
 #[test]
+fn where_nothing_is_committed_every_row_of_the_present_log_is_asked_for_and_no_later_one() {
+    let mut ledger = Ledger::assign(3, None, 5..9).expect("it starts").ledger;
+    ledger.learn(JournalId(1), None);
+    let fates = |ledger: &mut Ledger, offsets: std::ops::Range<u64>| -> Vec<Fate> {
+        let arrival = |offset| Arrival {
+            offset,
+            ..first(1, offset)
+        };
+        offsets.map(|offset| ledger.row(&arrival(offset), 7, 0)).collect()
+    };
+    ledger.plan(6).expect("small");
+    assert_eq!(fates(&mut ledger, 5..7), [Fate::AskFirst; 2]);
+    // A successor knows it from the commit.
+    let commit = settle(&mut ledger, None);
+    let (mut ledger, recovery) = successor(&commit);
+    assert_eq!((recovery, ledger.asks_until()), (Recovery::Clean, Some(9)));
+    ledger.plan(10).expect("small");
+    assert_eq!(
+        fates(&mut ledger, 7..11),
+        [Fate::AskFirst, Fate::AskFirst, Fate::Insert, Fate::Insert]
+    );
+    let commit = settle(&mut ledger, None);
+    assert_eq!(successor(&commit).0.asks_until(), None);
+    let read = crate::Metadata::decode(&commit.metadata).expect("own metadata");
+    assert_eq!(read.ask_until, 0, "the commits are as ever again");
+}
+
+#[test]
+fn an_empty_log_has_nothing_to_ask_for() {
+    let assigned = Ledger::assign(3, None, 9..9).expect("it starts");
+    assert_eq!(assigned.ledger.asks_until(), None);
+}
+
+#[test]
+fn a_partition_that_was_adopted_goes_on_and_asks() {
+    let text = crate::Metadata::adopting(9).encode().expect("small");
+    let assigned = Ledger::assign(3, Some((2, text.as_str())), 0..20).expect("it goes on");
+    assert_eq!(assigned.recovery, Recovery::Clean);
+    assert_eq!(
+        (assigned.ledger.settled_offset(), assigned.ledger.asks_until()),
+        (2, Some(9))
+    );
+}
+
+#[test]
 fn metadata_of_somebody_else_stops_the_partition() {
     for metadata in ["", "consumer-1 says hello"] {
         let stop = Ledger::assign(3, Some((2, metadata)), 0..9).expect_err("not ours");

@@ -6,11 +6,17 @@ const GOLDEN: &str = include_str!(concat!(
     "/../../schemas/commit/metadata.v1.golden.txt"
 ));
 
+const GOLDEN_ASKING: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../schemas/commit/metadata.v2.golden.txt"
+));
+
 fn example() -> Metadata {
     let watermark =
         |next, holes: &[std::ops::Range<u64>]| Watermark::from_parts(next, holes.to_vec()).expect("valid");
     Metadata {
         commit_no: 300,
+        ask_until: 0,
         plan: Some(Plan {
             first: 1000,
             last: 1999,
@@ -35,15 +41,23 @@ fn the_encoding_keeps_its_golden_bytes() {
 }
 
 #[test]
+fn what_an_operator_commits_keeps_its_golden_bytes() {
+    let text = Metadata::adopting(2000).encode().expect("small");
+    assert_eq!(text, GOLDEN_ASKING.trim_end());
+    assert_eq!(Metadata::decode(&text), Ok(Metadata::adopting(2000)));
+}
+
+#[test]
 fn an_unknown_version_is_refused() {
-    let text = STANDARD_NO_PAD.encode([2, 0, 0, 0]);
-    assert_eq!(Metadata::decode(&text), Err(MetadataError::UnknownVersion(2)));
+    let text = STANDARD_NO_PAD.encode([3, 0, 0, 0]);
+    assert_eq!(Metadata::decode(&text), Err(MetadataError::UnknownVersion(3)));
 }
 
 #[test]
 fn two_hundred_journals_fit_and_what_does_not_fit_is_refused() {
     let with = |count: u64| Metadata {
         commit_no: u64::MAX,
+        ask_until: 0,
         plan: Some(Plan::new(u64::MAX - 1, u64::MAX)),
         watermarks: (0..count)
             .map(|n| (JournalId(n), Watermark::from_parts(1 << 40, []).expect("valid")))
@@ -122,17 +136,21 @@ proptest! {
     #[test]
     fn whatever_is_written_is_read_back(
         commit_no: u64,
+        ask_until: u64,
         plan in proptest::option::of(plans()),
         marks in proptest::collection::btree_map(any::<u64>().prop_map(JournalId), watermarks(), 0..20),
     ) {
-        let metadata = Metadata { commit_no, plan, watermarks: marks };
+        let metadata = Metadata { commit_no, ask_until, plan, watermarks: marks };
         let text = metadata.encode().expect("it is small");
         prop_assert_eq!(Metadata::decode(&text), Ok(metadata));
     }
 
     #[test]
-    fn bytes_from_anywhere_never_panic_and_read_back_as_they_were(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let text = STANDARD_NO_PAD.encode([vec![VERSION], bytes].concat());
+    fn bytes_from_anywhere_never_panic_and_read_back_as_they_were(
+        version in VERSION..=ASKING_VERSION,
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let text = STANDARD_NO_PAD.encode([vec![version], bytes].concat());
         if let Ok(metadata) = Metadata::decode(&text) {
             prop_assert_eq!(metadata.encode(), Ok(text));
         }
