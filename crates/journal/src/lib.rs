@@ -18,6 +18,7 @@ mod config;
 mod disk;
 mod error;
 mod frame;
+pub mod inspect;
 mod meta;
 mod position;
 mod reader;
@@ -31,6 +32,7 @@ mod writer;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use millrace_event::header::Headers;
 use millrace_event::{Identity, JournalId};
@@ -47,12 +49,15 @@ use writer::{Command, Writer};
 pub use config::{Config, Sync};
 pub use disk::replace;
 pub use error::{AppendError, OpenError, ReadError};
+pub use inspect::Inspection;
 pub use reader::{Batch, Limits, Reader, Shipped};
 pub use recover::{Kept, Recovered};
 pub use state::{Depth, Health};
 
 /// Requests that wait for the writer; more wait in front of it.
 const QUEUE: usize = 1024;
+/// How often the lock is tried, and the pause in between: whoever inspects a journal holds it for a moment.
+const LOCK_TRIES: (u32, Duration) = (20, Duration::from_millis(25));
 
 /// Which topic a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -146,7 +151,7 @@ impl Journal {
         disk.sync_dir(&dir).map_err(OpenError::io(&dir))?;
 
         let recovered = kept.recovered();
-        let ids = meta.epochs[meta.epochs.len() - 1];
+        let ids = meta.ids();
         let shared = Arc::new(Shared::new(
             &dir,
             config,
@@ -256,18 +261,28 @@ impl Journal {
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("journal.lock");
+    let path = lock_path(dir);
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
         .map_err(OpenError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+    for attempt in 1..=LOCK_TRIES.0 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if attempt < LOCK_TRIES.0 => {
+                std::thread::sleep(LOCK_TRIES.1);
+            }
+            Err(std::fs::TryLockError::WouldBlock) => break,
+            Err(std::fs::TryLockError::Error(source)) => return Err(OpenError::Io { path, source }),
+        }
     }
+    Err(OpenError::Locked(dir.to_owned()))
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("journal.lock")
 }
 
 /// Loads or makes `journal.json`, and notes in it that this process now uses the directory.

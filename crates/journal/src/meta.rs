@@ -87,6 +87,16 @@ impl Meta {
         Ok(Some(meta))
     }
 
+    /// The pair of ids in use.
+    pub(super) fn ids(&self) -> Ids {
+        self.epochs[self.epochs.len() - 1]
+    }
+
+    /// Which pair of ids is in use.
+    pub(super) fn epoch(&self) -> u32 {
+        u32::try_from(self.epochs.len() - 1).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn store(&self, dir: &Path) -> io::Result<()> {
         disk::replace(&Self::path(dir), &serde_json::to_vec_pretty(self)?)
     }

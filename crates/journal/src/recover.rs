@@ -62,7 +62,7 @@ pub(super) fn recover(
         tracing::warn!(%error, "the positions cannot be read, everything in the journal is shipped again");
         Positions::new()
     });
-    let epoch = u32::try_from(meta.epochs.len() - 1).unwrap_or(u32::MAX);
+    let epoch = meta.epoch();
     let mut next = BTreeMap::new();
     let mut raise = |lane: Lane, of: u32, seq: u64| {
         if of == epoch {

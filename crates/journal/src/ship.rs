@@ -205,10 +205,7 @@ impl Shipper {
     /// # Errors
     /// With Kafka's reason, when it refuses these records for good; none of them was taken then.
     async fn send(&self, lane: Lane, records: &[Shipped]) -> Result<(), String> {
-        let topic = match lane.topic {
-            Topic::Ingest => &self.topics.ingest,
-            Topic::Dlq => &self.topics.dlq,
-        };
+        let topic = name(&self.topics, lane.topic);
         let mut wait = BACKOFF.0;
         loop {
             let outgoing = records.iter().map(outgoing).collect();
@@ -255,6 +252,14 @@ impl Shipper {
             Ok(Err(error)) => tracing::warn!(%error, "the journal could not be tidied"),
             Err(error) => tracing::warn!(%error, "tidying the journal ended early"),
         }
+    }
+}
+
+/// The name of a topic.
+pub fn name(topics: &Topics, topic: Topic) -> &str {
+    match topic {
+        Topic::Ingest => &topics.ingest,
+        Topic::Dlq => &topics.dlq,
     }
 }
 
