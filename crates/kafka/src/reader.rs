@@ -1,6 +1,7 @@
 //! Reading a topic from its beginning to its present end, outside any group: for people and for audits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -89,6 +90,63 @@ pub async fn committed(
         Ok(known.collect())
     })
     .await
+}
+
+/// Asks where the log of a topic ends, over one connection of its own.
+pub struct LogEnds {
+    consumer: Arc<BaseConsumer>,
+    topic: String,
+}
+
+impl LogEnds {
+    /// For `topic`. Connects when it is asked.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`].
+    pub fn new(connection: &Connection, topic: &str) -> Result<Self, Error> {
+        let mut config = connection.librdkafka();
+        config
+            .set("group.id", "millrace-reader")
+            .set("enable.auto.commit", "false");
+        Ok(Self {
+            consumer: Arc::new(config.create().map_err(Error::Configuration)?),
+            topic: topic.to_owned(),
+        })
+    }
+
+    /// The offset that the next record of each partition will get.
+    ///
+    /// # Errors
+    /// The cluster does not answer within 20 s for one of them.
+    ///
+    /// # Cancellation
+    /// The question goes on until it is answered or late.
+    pub async fn of(&self, partitions: Vec<u32>) -> Result<BTreeMap<u32, u64>, Error> {
+        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.clone());
+        blocking(move || {
+            let mut ends = BTreeMap::new();
+            for partition in partitions {
+                let number = i32::try_from(partition).unwrap_or(i32::MAX);
+                let (_, end) = consumer
+                    .fetch_watermarks(&topic, number, TIMEOUT)
+                    .map_err(|source| Error::Cluster {
+                        request: "a partition's end",
+                        source,
+                    })?;
+                ends.insert(partition, u64::try_from(end).unwrap_or(0));
+            }
+            Ok(ends)
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for LogEnds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogEnds")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
 }
 
 fn read(connection: &Connection, topic: &str, visit: &mut dyn FnMut(u32, Record)) -> Result<u64, Error> {

@@ -1,7 +1,7 @@
 //! The one place that opens connections to ClickHouse.
 //!
-//! Every request goes out once, over a pooled connection or a new one, and is never repeated here. Whatever has to
-//! hold of the connection that an insert takes belongs here too.
+//! Every request goes out once, over a pooled connection or a new one, and is never repeated here. Inserts go over a
+//! [`crate::Line`].
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -16,6 +16,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
+use crate::line::Lines;
 
 /// The setting `max_query_size` of statements that name columns: thousands of long names, where the server's default
 /// of 256 KiB ends at about a thousand.
@@ -35,6 +36,8 @@ pub struct Config {
     /// How long an idle connection is kept. It must stay below the server's `keep_alive_timeout`: a connection
     /// that the server closes while a block is on its way costs a KILL and a question.
     pub idle_timeout: Duration,
+    /// How long the server lets an insert in after its connection was last used, in whole seconds, at least one.
+    pub lease: Duration,
     /// How long a query that is not an insert may take, answer included.
     pub query_timeout: Duration,
 }
@@ -48,34 +51,46 @@ impl Config {
             password: None,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(2),
+            lease: Duration::from_secs(3),
             query_timeout: Duration::from_secs(30),
         }
     }
 
     /// Opens nothing yet: connections are made when they are needed.
     pub fn build(self) -> Warehouse {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(self.connect_timeout));
-        connector.set_keepalive(Some(Duration::from_secs(60)));
-        connector.set_nodelay(true);
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_idle_timeout(self.idle_timeout)
             // A request goes out once. Whether it may go out again is decided where the plan is known.
             .retry_canceled_requests(false)
-            .build(connector);
-        let mut client = Client::with_http_client(http).with_url(self.url);
-        if let Some(user) = self.user {
-            client = client.with_user(user);
-        }
-        if let Some(password) = self.password {
-            client = client.with_password(password);
-        }
+            .build(self.connector());
+        let client = self.authorized(Client::with_http_client(http));
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Warehouse {
             client,
             query_timeout: self.query_timeout,
             cores: Arc::new(Semaphore::new(cores)),
+            lines: Arc::default(),
+            config: Arc::new(self),
         }
+    }
+
+    pub(crate) fn connector(&self) -> HttpConnector {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(self.connect_timeout));
+        connector.set_keepalive(Some(Duration::from_secs(60)));
+        connector.set_nodelay(true);
+        connector
+    }
+
+    pub(crate) fn authorized(&self, client: Client) -> Client {
+        let mut client = client.with_url(&self.url);
+        if let Some(user) = &self.user {
+            client = client.with_user(user);
+        }
+        if let Some(password) = &self.password {
+            client = client.with_password(password);
+        }
+        client
     }
 }
 
@@ -87,6 +102,7 @@ impl fmt::Debug for Config {
             .field("password", &self.password.as_ref().map(|_| "redacted"))
             .field("connect_timeout", &self.connect_timeout)
             .field("idle_timeout", &self.idle_timeout)
+            .field("lease", &self.lease)
             .field("query_timeout", &self.query_timeout)
             .finish()
     }
@@ -101,6 +117,8 @@ pub struct Warehouse {
     query_timeout: Duration,
     /// One permit for each core that may be busy with encoding.
     cores: Arc<Semaphore>,
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) config: Arc<Config>,
 }
 
 impl Warehouse {

@@ -35,6 +35,15 @@ pub enum Retry {
 }
 
 impl Code {
+    /// The session that a request names is not there, or not any more.
+    pub const SESSION_NOT_FOUND: Self = Self(372);
+    /// Another query of the session runs.
+    pub const SESSION_IS_LOCKED: Self = Self(373);
+    /// The table takes no rows: a replica without its coordinator, or made read-only by hand.
+    pub const TABLE_IS_READ_ONLY: Self = Self(242);
+    /// The table has more parts than it may have until they are merged.
+    pub const TOO_MANY_PARTS: Self = Self(252);
+
     /// What the code says about the cause.
     ///
     /// Lists come from ClickHouse's `ErrorCodes.cpp` and from what a 26.7 server answers to Native inserts.
@@ -43,7 +52,7 @@ impl Code {
             // TIMEOUT_EXCEEDED, TOO_SLOW, TOO_MANY_SIMULTANEOUS_QUERIES, NO_FREE_CONNECTION, SOCKET_TIMEOUT,
             // NETWORK_ERROR, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE, TOO_MANY_PARTS,
             // ALL_CONNECTION_TRIES_FAILED, TOO_FEW_LIVE_REPLICAS, UNKNOWN_STATUS_OF_INSERT, ABORTED,
-            // UNSATISFIED_QUORUM…, SERVER_OVERLOADED, KEEPER_EXCEPTION, POCO_EXCEPTION, UNKNOWN_EXCEPTION.
+            // UNSATISFIED_QUORUM…, SESSION_NOT_FOUND, SESSION_IS_LOCKED, SERVER_OVERLOADED, KEEPER_EXCEPTION, POCO_EXCEPTION, UNKNOWN_EXCEPTION.
             159
             | 160
             | 164
@@ -57,6 +66,8 @@ impl Code {
             | 285
             | 286
             | 319
+            | 372
+            | 373
             | 236
             | 425
             | 745
@@ -226,6 +237,43 @@ impl Error {
         }
     }
 
+    /// Whether it is about one table, and says nothing of others on the same server.
+    pub const fn is_of_one_table(&self) -> bool {
+        match self {
+            Self::UnfitTable { .. } | Self::UnstableSchema { .. } => true,
+            Self::Server { code, .. } => match code.class() {
+                CodeClass::Transient => matches!(*code, Code::TABLE_IS_READ_ONLY | Code::TOO_MANY_PARTS),
+                CodeClass::Killed => false,
+                CodeClass::Schema | CodeClass::Access | CodeClass::Permanent => true,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether a row may be the cause: one that breaks a constraint, or for which a default cannot be computed.
+    pub const fn may_be_a_row(&self) -> bool {
+        match self {
+            Self::Server { code, .. } => matches!(code.class(), CodeClass::Schema | CodeClass::Permanent),
+            _ => false,
+        }
+    }
+
+    /// What the server said, for people who may see values of rows.
+    pub fn said(&self) -> Option<String> {
+        match self {
+            Self::Server { source, .. } => Some(source.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The view that an insert failed in, `database.view`, where the server names one. Its rows are then in the table.
+    pub fn view(&self) -> Option<String> {
+        let said = self.said()?;
+        let (_, behind) = said.split_once("while pushing to view ")?;
+        let name = behind.split([' ', '(', ',']).next()?;
+        Some(name.trim_end_matches(['.', ':']).to_owned())
+    }
+
     /// The exception's code, where the server sent one.
     pub const fn code(&self) -> Option<Code> {
         match self {
@@ -288,6 +336,19 @@ mod tests {
         );
         assert_eq!(from_text("Code: 252").retry(), Retry::Transient);
         assert_eq!(from_text("Code: 497").retry(), Retry::Permanent);
+    }
+
+    #[test]
+    fn the_view_that_failed_is_named() {
+        let error = from_text(
+            "Code: 395. DB::Exception: Value is non-zero: while executing 'FUNCTION x : 1': while pushing to view ws.v \
+             (5e683840-6fac-4ff6-ac99-2b4e17fe9f05). (FUNCTION_THROW_IF_VALUE_IS_NON_ZERO) (version 26.7)",
+        );
+        assert_eq!(error.view().as_deref(), Some("ws.v"));
+        let error =
+            from_text("Code: 395. DB::Exception: non-zero: while pushing to view ws.v. (X) (version 26.7)");
+        assert_eq!(error.view().as_deref(), Some("ws.v"));
+        assert_eq!(from_text("Code: 395. DB::Exception: non-zero").view(), None);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::batch::Block;
 use crate::client::{MAX_STATEMENT_BYTES, Warehouse};
-use crate::error::Error;
+use crate::error::{Code, Error};
+use crate::line::Line;
 use crate::name::TableName;
 use crate::native::frame;
 
@@ -80,6 +81,8 @@ impl Outcome {
             Ok(()) => Self::Applied,
             Err(error) => match &error {
                 Error::Connect(_)
+                // The lease is looked at before anything of the query is.
+                | Error::Server { code: Code::SESSION_NOT_FOUND | Code::SESSION_IS_LOCKED, .. }
                 | Error::Malformed(
                     clickhouse::error::Error::InvalidParams(_) | clickhouse::error::Error::Unsupported(_),
                 ) => Self::Definite(error),
@@ -90,26 +93,40 @@ impl Outcome {
 }
 
 impl Warehouse {
-    /// Sends a block, once.
+    /// Sends a block, once, over a line of its own. For callers that own what they write to: see [`Self::insert_over`].
+    ///
+    /// # Cancellation
+    /// As [`Self::insert_over`].
+    pub async fn insert(&self, insert: Insert<'_>) -> Outcome {
+        match self.line().await {
+            Ok(line) => self.insert_over(line, insert).await,
+            Err(error) => Outcome::Definite(error),
+        }
+    }
+
+    /// Sends a block, once, over a line that was open before the caller made sure that it may write.
     ///
     /// # Cancellation
     /// As ambiguous as an error: the server may go on with the insert after the connection is gone.
-    pub async fn insert(&self, insert: Insert<'_>) -> Outcome {
+    pub async fn insert_over(&self, line: Line, insert: Insert<'_>) -> Outcome {
         let end = Instant::now() + insert.deadline;
-        let result = match timeout_at(end + GRACE, self.send(insert, end)).await {
+        let result = match timeout_at(end + GRACE, Self::send(&line, insert, end)).await {
             Ok(result) => result,
             Err(_) => Err(Error::Deadline),
         };
+        if result.is_ok() {
+            self.keep(line);
+        }
         Outcome::of(result)
     }
 
-    async fn send(&self, insert: Insert<'_>, end: Instant) -> Result<(), Error> {
+    async fn send(line: &Line, insert: Insert<'_>, end: Instant) -> Result<(), Error> {
         // The columns' names can be more than a URL may hold, so the statement goes on in the body: the server puts
         // a line feed between both. The one at the end is the last byte that is not the block's.
         let statement = format!("INSERT INTO {}", insert.table.quoted());
         let continued = format!("({}) FORMAT Native\n", insert.block.columns());
         // The client compresses nothing: blocks come in frames, and an insert costs this task no more than the sending.
-        let client = self.client().clone().with_compression(Compression::None);
+        let client = line.client.clone().with_compression(Compression::None);
         let mut request = client
             .insert_formatted_with(statement)
             .with_setting("decompress", "1");
@@ -119,6 +136,8 @@ impl Warehouse {
         request = request
             .with_setting("insert_deduplication_token", insert.token)
             .with_setting("query_id", insert.query_id)
+            .with_setting("session_id", line.lease.as_str())
+            .with_setting("session_check", "1")
             .with_setting("max_query_size", MAX_STATEMENT_BYTES)
             // The client ends its background task on its own time-out only; without one it would outlive us.
             .with_timeouts(

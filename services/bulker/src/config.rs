@@ -30,6 +30,10 @@ pub struct Configuration {
     pub chunk: Chunk,
     /// `[insert]`
     pub insert: Insert,
+    /// `[memory]`
+    pub memory: Memory,
+    /// `[stall]`
+    pub stall: Stall,
     /// `[admin]`
     pub admin: Admin,
     /// `[telemetry]`
@@ -59,18 +63,60 @@ pub struct Insert {
     /// can wait for it.
     #[serde(with = "humantime_serde")]
     pub deadline: Duration,
-    /// How late after its owner's death an insert may still reach the server: its keep-alive plus a margin.
+    /// How late after its owner was stopped an insert may still reach the server, and so how long a successor waits
+    /// before it goes on with a plan. Inserts carry a lease that ends before; less than 3 s is taken as 3 s.
     #[serde(with = "humantime_serde")]
     pub latest_arrival: Duration,
     /// Longest pause between attempts while ClickHouse is away.
     #[serde(with = "humantime_serde")]
     pub longest_pause: Duration,
-    /// How long one table may fail, while the server answers, before its rows are handed to the retry topics and
-    /// the others go on without it.
+    /// How long inserts into one table may fail, while the server answers, before its rows are handed to the retry
+    /// topics and the others go on without it.
     #[serde(with = "humantime_serde")]
     pub give_up_after: Duration,
+    /// The same where the error is certainly the table's own: it is read-only, has too many parts, is not fit for
+    /// events, or refuses what its clone takes. The other tables of the partition wait for this long, once.
+    #[serde(with = "humantime_serde")]
+    pub table_patience: Duration,
+    /// Inserts a second that the server gets from all bulkers together. Where more tables are active than that,
+    /// chunks take longer, and events are older when they arrive.
+    pub per_second: u32,
     /// How many columns a table may get besides its core columns; fields beyond it go to `extra`.
     pub columns: usize,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memory {
+    /// Most bytes of records that were read and are not settled, over all partitions. What the client fetches ahead
+    /// (`consumer.prefetch_kib`) and the blocks that are being encoded come on top.
+    pub records: ByteSize,
+}
+
+/// `[stall]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stall {
+    /// How long a partition with records left may stand still before the process is not ready.
+    #[serde(with = "humantime_serde")]
+    pub after: Duration,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            records: ByteSize::mib(256),
+        }
+    }
+}
+
+impl Default for Stall {
+    fn default() -> Self {
+        Self {
+            after: Duration::from_secs(120),
+        }
+    }
 }
 
 impl Default for Configuration {
@@ -85,6 +131,8 @@ impl Default for Configuration {
             },
             chunk: Chunk::default(),
             insert: Insert::default(),
+            memory: Memory::default(),
+            stall: Stall::default(),
             admin: Admin {
                 listen: Some(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
             },
@@ -111,6 +159,8 @@ impl Default for Insert {
             latest_arrival: Duration::from_secs(5),
             longest_pause: Duration::from_secs(10),
             give_up_after: Duration::from_secs(60),
+            table_patience: Duration::from_millis(500),
+            per_second: 200,
             columns: millrace_warehouse::Limits::default().columns,
         }
     }
@@ -122,6 +172,12 @@ impl Checked for Configuration {
         self.telemetry.check(faults);
         if self.chunk.rows == 0 {
             faults.add("chunk.rows", "at least one row is needed");
+        }
+        if self.insert.per_second == 0 {
+            faults.add("insert.per_second", "at least one insert a second is needed");
+        }
+        if self.stall.after.is_zero() {
+            faults.add("stall.after", "must be longer than nothing");
         }
         if self.topics.retry.is_empty() {
             faults.add("topics.retry", "at least one tier is needed");

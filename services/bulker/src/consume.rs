@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use millrace_kafka::group::{Consumer, Event};
+use millrace_kafka::group::{Budget, Consumer, Event};
 use millrace_kafka::producer::Producer;
+use millrace_kafka::reader::LogEnds;
 use millrace_kafka::{Connection, topics};
 use millrace_service::{Causes, Condition, Context, Shutdown};
 use millrace_warehouse::Warehouse;
@@ -15,6 +16,7 @@ use crate::config::Configuration;
 use crate::error::Error;
 use crate::metrics::{Kind, Metrics};
 use crate::partition;
+use crate::watch::Watch;
 use crate::write::Writer;
 
 /// Between the end of a session and the next.
@@ -34,11 +36,13 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
     let clickhouse = context.readiness.condition("clickhouse");
     let partitions = context.readiness.condition("partitions");
     partitions.holds();
+    let progress = context.readiness.condition("progress");
+    progress.holds();
     context.readiness.started();
 
     let warehouse = warehouse(&configuration);
     let shutdown = context.shutdown.clone();
-    if wait_for_parts(
+    let Some(count) = wait_for_parts(
         &configuration,
         &connection,
         &warehouse,
@@ -46,17 +50,26 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
         &shutdown,
     )
     .await
-    .is_none()
-    {
+    else {
         return Ok(());
-    }
+    };
+    let ends = LogEnds::new(&connection, &configuration.topics.transformed)
+        .context("the client for the log's ends could not be made")?;
     while !shutdown.is_requested() {
         let producer = Producer::new(&connection).context("the producer could not be made")?;
-        let writer = Writer::new(warehouse.clone(), producer, &configuration, metrics.clone())?;
-        let consumer = Consumer::start(
+        let writer = Writer::new(
+            warehouse.clone(),
+            producer,
+            &configuration,
+            metrics.clone(),
+            count,
+        )?;
+        let budget = Budget::new(configuration.memory.records.as_usize());
+        let consumer = Consumer::start_within(
             &connection,
             &configuration.consumer,
             &[&configuration.topics.transformed],
+            &budget,
         )
         .context("the consumer could not be made")?;
         let session = Session {
@@ -65,9 +78,15 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
             configuration: Arc::clone(&configuration),
             shutdown: shutdown.clone(),
             partitions: partitions.clone(),
+            watch: Arc::default(),
             tasks: JoinSet::new(),
         };
-        let reason = session.run(consumer).await;
+        let watch = Arc::clone(&session.watch);
+        let after = configuration.stall.after;
+        let reason = tokio::select! {
+            reason = session.run(consumer) => reason,
+            () = watch.run(&ends, after, &budget, &progress, &metrics) => "watch",
+        };
         metrics.sessions_ended.get_or_create(&Kind { kind: reason }).inc();
         if !shutdown.is_requested() {
             tracing::warn!(reason, "the session ended, starting another");
@@ -80,20 +99,24 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
 fn warehouse(configuration: &Configuration) -> Warehouse {
     let section = &configuration.clickhouse;
     let mut config = millrace_warehouse::Config::new(section.url.expose());
+    config.lease = configuration
+        .insert
+        .latest_arrival
+        .saturating_sub(millrace_warehouse::line::LEASE_MARGIN);
     config.user = Some(section.user.clone()).filter(|user| !user.is_empty());
     config.password = Some(section.password.expose().clone()).filter(|password| !password.is_empty());
     config.build()
 }
 
-/// Waits until Kafka has the topics and ClickHouse has Millrace's own tables; `None` where the process is asked
-/// to end first.
+/// Waits until Kafka has the topics and ClickHouse answers; how many partitions the topics have, `None` where the
+/// process is asked to end first.
 async fn wait_for_parts(
     configuration: &Configuration,
     connection: &Connection,
     warehouse: &Warehouse,
     [kafka, clickhouse]: [&Condition; 2],
     shutdown: &Shutdown,
-) -> Option<()> {
+) -> Option<u32> {
     loop {
         let topics = topics::check(connection, &configuration.topics).await;
         match &topics {
@@ -105,8 +128,8 @@ async fn wait_for_parts(
             Ok(()) => clickhouse.holds(),
             Err(error) => clickhouse.fails(error.to_string()),
         }
-        if topics.is_ok() && answered.is_ok() {
-            return Some(());
+        if let (Ok(partitions), Ok(())) = (topics, answered) {
+            return Some(partitions);
         }
         tokio::select! {
             () = shutdown.requested() => return None,
@@ -122,6 +145,7 @@ struct Session {
     configuration: Arc<Configuration>,
     shutdown: Shutdown,
     partitions: Condition,
+    watch: Arc<Watch>,
     tasks: JoinSet<Result<(), Error>>,
 }
 
@@ -162,9 +186,10 @@ impl Session {
     fn start(&mut self, partition: millrace_kafka::group::Partition) {
         let (writer, clock) = (Arc::clone(&self.writer), Arc::clone(&self.clock));
         let configuration = Arc::clone(&self.configuration);
-        let healthy = self.partitions.clone();
-        self.tasks
-            .spawn(async move { partition::run(partition, writer, clock, &configuration, &healthy).await });
+        let (healthy, watch) = (self.partitions.clone(), Arc::clone(&self.watch));
+        self.tasks.spawn(async move {
+            partition::run(partition, writer, clock, &configuration, &healthy, &watch).await
+        });
     }
 
     /// What the end of a partition's task means for the session.

@@ -12,6 +12,10 @@ pub enum Error {
     /// The partition is being taken away; what was begun is recovered by its next owner.
     #[error("the partition was revoked")]
     Revoked,
+    /// The process was stopped, or its consumer held up, for longer than the session timeout: somebody else may own
+    /// the partition.
+    #[error("the session may have ended while the process was stopped")]
+    Lapsed,
     /// A commit was not confirmed, and what the group holds is not what was committed.
     #[error("a commit was not carried out")]
     Commit(#[source] CommitError),
@@ -37,6 +41,7 @@ impl Error {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
+            Self::Lapsed => "lapsed",
             Self::Commit(_) => "commit",
             Self::Copy(_) => "copy",
             Self::Metadata(_) => "metadata",

@@ -1,6 +1,7 @@
 //! Cutting a partition's records into chunks.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 
 use millrace_kafka::Record;
 use tokio::sync::mpsc;
@@ -10,11 +11,13 @@ use crate::config::Chunk;
 
 /// Collects records until a limit closes the chunk.
 ///
-/// Holds at most one chunk and one batch of the queue beyond it.
+/// Holds at most one chunk and one batch of the queue beyond it. What the partition may hold at all is bounded by
+/// its share of the memory budget, in which the queue is counted as well.
 #[derive(Debug)]
 pub struct Gatherer {
     queue: mpsc::Receiver<Vec<Record>>,
     limits: Chunk,
+    bytes_limit: usize,
     held: VecDeque<Record>,
     /// Bytes of the records that belong to the open chunk.
     bytes: usize,
@@ -37,6 +40,7 @@ impl Gatherer {
     pub fn new(queue: mpsc::Receiver<Vec<Record>>, limits: Chunk) -> Self {
         Self {
             queue,
+            bytes_limit: limits.bytes.as_usize(),
             limits,
             held: VecDeque::new(),
             bytes: 0,
@@ -51,7 +55,7 @@ impl Gatherer {
     /// Nothing is lost: what was gathered stays.
     pub async fn fill(&mut self) -> Filled {
         loop {
-            if self.count_in() {
+            if self.count_in() || self.is_due() {
                 return Filled::Closed;
             }
             let batch = match self.opened {
@@ -69,6 +73,26 @@ impl Gatherer {
         }
     }
 
+    /// Gathers the next chunk beside other work, until that ends this. Time does not close it: what comes while the
+    /// other work goes on belongs to one chunk, until it is full.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn ahead(&mut self) -> Infallible {
+        while !self.count_in() {
+            let Some(batch) = self.queue.recv().await else {
+                break;
+            };
+            self.held.extend(batch);
+        }
+        std::future::pending().await
+    }
+
+    /// From now on a chunk has at most `bytes`, or what is configured where that is less.
+    pub fn limit_bytes(&mut self, bytes: usize) {
+        self.bytes_limit = self.limits.bytes.as_usize().min(bytes);
+    }
+
     /// Waits until the record at `last`, or a later one, is there; limits do not apply. For a plan that a
     /// predecessor cut.
     ///
@@ -84,14 +108,14 @@ impl Gatherer {
         Filled::Closed
     }
 
-    /// Counts held records into the open chunk; true where a limit is reached.
+    /// Counts held records into the open chunk; true where it has no room for more.
     fn count_in(&mut self) -> bool {
         while self.inside < self.limits.rows {
             let Some(record) = self.held.get(self.inside) else {
                 break;
             };
             let bytes = self.bytes + record.size();
-            if self.inside > 0 && bytes > self.limits.bytes.as_usize() {
+            if self.inside > 0 && bytes > self.bytes_limit {
                 return true;
             }
             self.bytes = bytes;
@@ -99,9 +123,11 @@ impl Gatherer {
             self.opened.get_or_insert_with(Instant::now);
         }
         self.inside >= self.limits.rows
-            || self
-                .opened
-                .is_some_and(|opened| opened + self.limits.time <= Instant::now())
+    }
+
+    fn is_due(&self) -> bool {
+        self.opened
+            .is_some_and(|opened| opened + self.limits.time <= Instant::now())
     }
 
     /// The open chunk, which may be empty; a new one opens with the next record.
@@ -214,6 +240,29 @@ mod tests {
         queue.send(records(1..2)).await.expect("room");
         assert_eq!(gatherer.fill().await, Filled::Closed);
         assert_eq!(started.elapsed().as_millis(), 1000);
+        assert_eq!(offsets(&gatherer.take()), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_a_chunk_is_written_is_one_chunk_however_long_that_takes_until_it_is_full() {
+        let (queue, mut gatherer) = gatherer(5, 1000);
+        queue.send(records(0..2)).await.expect("room");
+        let writing = Duration::from_secs(60);
+        assert!(tokio::time::timeout(writing, gatherer.ahead()).await.is_err());
+        queue.send(records(2..9)).await.expect("room");
+        queue.send(records(9..10)).await.expect("room");
+        assert!(tokio::time::timeout(writing, gatherer.ahead()).await.is_err());
+        assert_eq!(queue.capacity(), queue.max_capacity() - 1, "the chunk is full");
+        gatherer.fill().await;
+        assert_eq!(offsets(&gatherer.take()), [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_with_a_small_share_has_small_chunks() {
+        let (queue, mut gatherer) = gatherer(100, 1000);
+        gatherer.limit_bytes(25);
+        queue.send(records(0..3)).await.expect("room");
+        gatherer.fill().await;
         assert_eq!(offsets(&gatherer.take()), [0, 1]);
     }
 

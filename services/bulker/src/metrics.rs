@@ -17,7 +17,7 @@ pub struct Kind {
 /// The handles.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Records read, by what they were: `row`, `drop`, `retry`, `dead_letter`, `duplicate`, `repeated_row`, `invalid`.
+    /// Records settled, by what they were: `row`, `drop`, `retry`, `dead_letter`, `duplicate`, `repeated_row`, `invalid`.
     pub records: Family<Kind, Counter>,
     /// Rows that are in a table now.
     pub rows: Counter,
@@ -41,6 +41,16 @@ pub struct Metrics {
     pub lost_offsets: Counter,
     /// Partitions that stopped and wait for somebody.
     pub stopped: Gauge,
+    /// Records of the log that are not settled, over the partitions that are ours.
+    pub lag: Gauge,
+    /// Partitions with records left that stand still.
+    pub stalled: Gauge,
+    /// Bytes of records that were read and are not settled.
+    pub held_bytes: Gauge,
+    /// The most of them in this session.
+    pub most_held_bytes: Gauge,
+    /// Blocks that a view did not take although their table did.
+    pub view_failures: Counter,
     /// Ends of consumer sessions, by reason.
     pub sessions_ended: Family<Kind, Counter>,
     /// Seconds from a chunk's plan to its commit.
@@ -66,13 +76,18 @@ impl Metrics {
             skipped: Counter::default(),
             lost_offsets: Counter::default(),
             stopped: Gauge::default(),
+            lag: Gauge::default(),
+            stalled: Gauge::default(),
+            held_bytes: Gauge::default(),
+            most_held_bytes: Gauge::default(),
+            view_failures: Counter::default(),
             sessions_ended: Family::default(),
             chunk_seconds: Histogram::new(seconds),
         };
         let registry = registry.sub_registry_with_prefix("bulker");
         registry.register(
             "records",
-            "Records read, by what they were",
+            "Records settled, by what they were",
             metrics.records.clone(),
         );
         registry.register("rows", "Rows that are in a table now", metrics.rows.clone());
@@ -118,6 +133,27 @@ impl Metrics {
             "Partitions waiting for somebody",
             metrics.stopped.clone(),
         );
+        registry.register("lag", "Records that are not settled", metrics.lag.clone());
+        registry.register(
+            "stalled_partitions",
+            "Partitions with records left that stand still",
+            metrics.stalled.clone(),
+        );
+        registry.register(
+            "held_bytes",
+            "Bytes of records that were read and are not settled",
+            metrics.held_bytes.clone(),
+        );
+        registry.register(
+            "held_bytes_most",
+            "The most of held_bytes in this session",
+            metrics.most_held_bytes.clone(),
+        );
+        registry.register(
+            "view_failures",
+            "Blocks that a view did not take although their table did",
+            metrics.view_failures.clone(),
+        );
         registry.register(
             "sessions_ended",
             "Ends of consumer sessions, by reason",
@@ -129,10 +165,5 @@ impl Metrics {
             metrics.chunk_seconds.clone(),
         );
         metrics
-    }
-
-    /// Counts one record.
-    pub fn record(&self, kind: &'static str) {
-        self.records.get_or_create(&Kind { kind }).inc();
     }
 }

@@ -1,6 +1,7 @@
 //! One assigned partition, from its assignment to its revocation.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use millrace_event::Timestamp;
@@ -9,25 +10,31 @@ use millrace_kafka::group::{CommitError, Partition};
 use millrace_ledger::ledger::Commit;
 use millrace_ledger::metadata::table_hash;
 use millrace_ledger::{Leaving, Ledger, MetadataError, Plan, Recovery, Stop};
-use millrace_service::{Clock, Condition, Traceparent};
+use millrace_service::{Clock, Condition, Traceparent, failpoint};
+use millrace_warehouse::TableName;
+use tokio::sync::SemaphorePermit;
 use tracing::Instrument as _;
 
+use crate::claim::Claim;
 use crate::config::Configuration;
 use crate::error::Error;
 use crate::gather::{Filled, Gatherer};
 use crate::sort::{self, Context, Sorted};
+use crate::watch::Watch;
 use crate::write::{Job, RefusedRow, Writer, Written};
 
 /// How often a commit is tried before the session is given up.
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
+/// A partition's share of the memory budget has room for one chunk that is written, one that is gathered, and a queue.
+const CHUNKS_IN_A_SHARE: usize = 3;
 
 /// The task of a partition.
 #[derive(Debug)]
 pub struct Task {
     partition: Partition,
     ledger: Ledger,
-    gatherer: Gatherer,
+    claim: Claim,
     writer: Arc<Writer>,
     clock: Arc<dyn Clock>,
     /// Counts the commits of this assignment: part of the query ids.
@@ -47,6 +54,7 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     configuration: &Configuration,
     healthy: &Condition,
+    watch: &Watch,
 ) -> Result<(), Error> {
     let number = partition.number;
     let queue = std::mem::replace(&mut partition.records, tokio::sync::mpsc::channel(1).1);
@@ -65,16 +73,20 @@ pub async fn run(
         }
     };
     tracing::info!(partition = number, offset = ledger.settled_offset(), recovery = ?recovery, "partition assigned");
-    let gatherer = Gatherer::new(queue, configuration.chunk.clone());
+    let mut gatherer = Gatherer::new(queue, configuration.chunk.clone());
+    let claim = Claim::new(&partition, ledger.settled_offset());
+    let _watched = watch.over(number, &claim);
+    writer.pace.assigned();
     let mut task = Task {
         partition,
         ledger,
-        gatherer,
+        claim,
         writer,
         clock,
         commits: 0,
     };
-    let ended = task.work(recovery, configuration.insert.latest_arrival).await;
+    let ended = task.work(recovery, &mut gatherer).await;
+    task.writer.pace.released();
     tracing::info!(
         partition = number,
         offset = task.ledger.settled_offset(),
@@ -108,50 +120,71 @@ fn restore(partition: &Partition, writer: &Writer) -> Result<(Ledger, Recovery),
 }
 
 impl Task {
-    async fn work(&mut self, recovery: Recovery, latest_arrival: Duration) -> Result<(), Error> {
+    async fn work(&mut self, recovery: Recovery, gatherer: &mut Gatherer) -> Result<(), Error> {
         if let Recovery::Finish(plan) = recovery {
-            self.finish(plan, latest_arrival).await?;
+            self.finish(plan, gatherer).await?;
         }
         loop {
-            self.fill().await?;
-            let mut chunk = self.gatherer.take();
+            self.fill(gatherer).await?;
+            let mut chunk = gatherer.take();
             let Some(last) = chunk.last().map(|record| record.offset) else {
                 continue;
             };
             let mut commit = self.ledger.plan(last)?;
             // Chunk after chunk: as long as the next one is ready in time, its plan shares the commit.
             loop {
+                failpoint!(async "bulker::before_plan");
                 self.commit(commit).await?;
+                failpoint!(async "bulker::after_plan");
                 let started = self.clock.instant();
-                self.write(&mut chunk, false).await?;
+                self.write_beside(chunk, gatherer).await?;
                 let elapsed = self.clock.instant().duration_since(started);
                 self.writer.metrics.chunk_seconds.observe(elapsed.as_secs_f64());
                 self.writer.metrics.chunks.inc();
-                if !self.next_is_ready().await {
+                failpoint!(async "bulker::before_commit");
+                if !next_is_ready(gatherer).await {
                     let commit = self.settle(None).await?;
                     self.commit(commit).await?;
+                    failpoint!(async "bulker::after_commit");
                     break;
                 }
-                chunk = self.gatherer.take();
+                self.limit(gatherer);
+                chunk = gatherer.take();
                 commit = self.settle(chunk.last().map(|record| record.offset)).await?;
             }
         }
     }
 
-    /// Whether a whole further chunk is there already.
-    async fn next_is_ready(&mut self) -> bool {
-        tokio::select! {
+    /// Writes a chunk while the next one is gathered, and gives its room back.
+    async fn write_beside(&mut self, mut chunk: Vec<Record>, gatherer: &mut Gatherer) -> Result<(), Error> {
+        let rest = tokio::select! {
             biased;
-            filled = self.gatherer.fill() => filled == Filled::Closed,
-            () = std::future::ready(()) => false,
-        }
+            rest = self.write(&mut chunk, false) => rest?,
+            never = gatherer.ahead() => match never {},
+        };
+        gatherer.put_back(rest);
+        self.release(chunk);
+        Ok(())
     }
 
-    async fn fill(&mut self) -> Result<(), Error> {
+    /// Records that are done with make room for others.
+    fn release(&self, chunk: Vec<Record>) {
+        let bytes = chunk.iter().map(Record::size).sum();
+        drop(chunk);
+        self.partition.share.release(bytes);
+    }
+
+    /// A chunk that is written and the one that is gathered meanwhile have room beside the queue.
+    fn limit(&self, gatherer: &mut Gatherer) {
+        gatherer.limit_bytes(self.partition.share.bytes() / CHUNKS_IN_A_SHARE);
+    }
+
+    async fn fill(&self, gatherer: &mut Gatherer) -> Result<(), Error> {
+        self.limit(gatherer);
         tokio::select! {
             biased;
             () = self.partition.revoked.cancelled() => Err(Error::Revoked),
-            filled = self.gatherer.fill() => match filled {
+            filled = gatherer.fill() => match filled {
                 Filled::Closed => Ok(()),
                 Filled::Ended => Err(Error::Revoked),
             },
@@ -159,7 +192,7 @@ impl Task {
     }
 
     /// Finishes what a predecessor planned and may have written in part.
-    async fn finish(&mut self, plan: Plan, latest_arrival: Duration) -> Result<(), Error> {
+    async fn finish(&mut self, plan: Plan, gatherer: &mut Gatherer) -> Result<(), Error> {
         self.writer.metrics.recoveries.inc();
         let number = self.partition.number;
         tracing::info!(
@@ -172,16 +205,43 @@ impl Task {
         tokio::select! {
             biased;
             () = revoked.cancelled() => return Err(Error::Revoked),
-            () = tokio::time::sleep(latest_arrival) => {}
+            () = tokio::time::sleep(self.writer.latest_arrival()) => {}
         }
-        self.writer.kill(number, &revoked).await?;
-        if self.gatherer.fill_to(plan.last).await == Filled::Ended {
-            return Err(Error::Revoked);
-        }
-        let mut chunk = self.gatherer.take_to(plan.last);
-        self.write(&mut chunk, true).await?;
+        self.writer.kill(&self.claim).await?;
+        let writer = Arc::clone(&self.writer);
+        let turn = self.gather_plan(&writer, plan.last, gatherer).await?;
+        let mut chunk = gatherer.take_to(plan.last);
+        let rest = self.write(&mut chunk, true).await?;
+        gatherer.put_back(rest);
         let commit = self.settle(None).await?;
-        self.commit(commit).await
+        self.commit(commit).await?;
+        self.release(chunk);
+        self.partition.share.must_go_on(false);
+        drop(turn);
+        Ok(())
+    }
+
+    /// Gathers a predecessor's plan to its end. It may need more room than this partition's share; one partition at a
+    /// time gets it, and has its turn until the plan is written.
+    async fn gather_plan<'w>(
+        &self,
+        writer: &'w Writer,
+        last: u64,
+        gatherer: &mut Gatherer,
+    ) -> Result<Option<SemaphorePermit<'w>>, Error> {
+        let turn = tokio::select! {
+            biased;
+            filled = gatherer.fill_to(last) => match filled {
+                Filled::Closed => return Ok(None),
+                Filled::Ended => return Err(Error::Revoked),
+            },
+            turn = writer.recovering.acquire() => turn.ok(),
+        };
+        self.partition.share.must_go_on(true);
+        match gatherer.fill_to(last).await {
+            Filled::Closed => Ok(turn),
+            Filled::Ended => Err(Error::Revoked),
+        }
     }
 
     /// Ends the plan, after everything it wrote was answered; the plan of the next chunk shares the commit.
@@ -200,26 +260,36 @@ impl Task {
         self.writer.write_journals(&job, leaving).await
     }
 
-    /// Writes the planned chunk. Where more rows are bad than a plan can name, the plan is cut shorter and the
-    /// records behind it are put back.
-    async fn write(&mut self, chunk: &mut Vec<Record>, uncertain: bool) -> Result<(), Error> {
+    /// Writes the planned chunk. Where more rows are bad than a plan can name, the plan is cut shorter; returns the
+    /// records behind it.
+    async fn write(&mut self, chunk: &mut Vec<Record>, uncertain: bool) -> Result<Vec<Record>, Error> {
         let mut uncertain = uncertain;
+        let mut rest = Vec::new();
         loop {
             match self.write_once(chunk, uncertain).await? {
-                Written::All => return Ok(()),
+                Written::All => return Ok(rest),
                 Written::Refused { rows, uncertain: now } => {
                     uncertain = now;
-                    let commit = self.name(&rows, chunk, uncertain)?;
+                    let (commit, mut cut) = self.name(&rows, chunk, uncertain)?;
+                    cut.append(&mut rest);
+                    rest = cut;
                     self.commit(commit).await?;
+                    failpoint!(async "bulker::after_naming");
                 }
-                Written::Failing(table) => {
-                    // Nothing of it may arrive after its rows were handed over.
-                    uncertain = true;
-                    self.writer
-                        .kill(self.partition.number, &self.partition.revoked)
-                        .await?;
-                    let commit = self.ledger.give_up(table_hash(&table.to_string()))?;
+                Written::Failing {
+                    tables,
+                    uncertain: now,
+                } => {
+                    uncertain = now;
+                    if uncertain {
+                        // Nothing of them may arrive after their rows were handed over.
+                        self.writer.kill(&self.claim).await?;
+                    }
+                    let (commit, mut cut) = self.give_up(&tables, chunk, uncertain)?;
+                    cut.append(&mut rest);
+                    rest = cut;
                     self.commit(commit).await?;
+                    failpoint!(async "bulker::after_giving_up");
                 }
             }
         }
@@ -230,7 +300,9 @@ impl Task {
             context: context(&self.writer, self.partition.number, self.clock.as_ref()),
             sorted,
             uncertain,
-            revoked: &self.partition.revoked,
+            claim: &self.claim,
+            quiet: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             commit_no: self.commits,
             first: self.ledger.settled_offset(),
         }
@@ -238,16 +310,15 @@ impl Task {
 
     async fn write_once(&mut self, chunk: &[Record], uncertain: bool) -> Result<Written, Error> {
         let parsed = sort::parse(chunk);
-        let revoked = self.partition.revoked.clone();
         let questions = sort::questions(&parsed);
         let answers = match questions.is_empty() {
             true => std::collections::HashMap::new(),
-            false => self.writer.ask_deciders(&questions, &revoked).await?,
+            false => self.writer.ask_deciders(&questions, &self.claim).await?,
         };
         self.ledger.decide_again();
         let unknown = self.ledger.unknown(&sort::arrivals(&parsed));
         let (number, position) = (self.partition.number, self.ledger.settled_offset());
-        for (journal, written) in self.writer.look_up(number, position, unknown, &revoked).await? {
+        for (journal, written) in self.writer.look_up(position, unknown, &self.claim).await? {
             self.ledger.learn(journal, written);
         }
         let writer = Arc::clone(&self.writer);
@@ -264,31 +335,53 @@ impl Task {
         rows: &[RefusedRow],
         chunk: &mut Vec<Record>,
         uncertain: bool,
-    ) -> Result<Commit, Error> {
+    ) -> Result<(Commit, Vec<Record>), Error> {
         let named = self.ledger.name_bad_rows(rows.iter().map(|row| row.row));
         let too_many = matches!(
             named,
             Err(MetadataError::TooManyBadRows(_) | MetadataError::TooLarge(_))
         );
         if !too_many {
-            return Ok(named?);
+            return Ok((named?, Vec::new()));
         }
         let middle = rows.get(rows.len() / 2);
         if uncertain {
             // Some of the rows may be written, so the plan must stay as long as it is: a table that refuses so
             // many is a failing one. Its rows come back one by one, in plans that can be cut.
             let table = middle.map_or_else(String::new, |row| row.table.to_string());
-            return Ok(self.ledger.give_up(table_hash(&table))?);
+            return Ok((self.ledger.give_up(table_hash(&table))?, Vec::new()));
         }
         let first = chunk.first().map_or(0, |record| record.offset);
         // Half of the bad rows stay inside; every cut makes the next plan fit better.
         match middle.map(|row| row.offset).filter(|offset| *offset > first) {
             Some(cut) => {
                 let keep = chunk.iter().take_while(|record| record.offset < cut).count();
-                self.gatherer.put_back(chunk.split_off(keep));
-                Ok(self.ledger.plan(cut - 1)?)
+                Ok((self.ledger.plan(cut - 1)?, chunk.split_off(keep)))
             }
-            None => Ok(named?),
+            None => Ok((named?, Vec::new())),
+        }
+    }
+
+    /// Gives tables up. Where more fail than a plan can name and nothing of it was sent, the plan is cut to its half.
+    fn give_up(
+        &mut self,
+        tables: &[TableName],
+        chunk: &mut Vec<Record>,
+        uncertain: bool,
+    ) -> Result<(Commit, Vec<Record>), Error> {
+        let mut given_up = Err(MetadataError::TooLarge(0));
+        for table in tables {
+            given_up = self.ledger.give_up(table_hash(&table.to_string()));
+            if given_up.is_err() {
+                break;
+            }
+        }
+        match (given_up, chunk.get(chunk.len() / 2).map(|record| record.offset)) {
+            (Err(MetadataError::TooLarge(_)), Some(cut)) if !uncertain && chunk.len() > 1 => {
+                let rest = chunk.split_off(chunk.len() / 2);
+                Ok((self.ledger.plan(cut - 1)?, rest))
+            }
+            (given_up, _) => Ok((given_up?, Vec::new())),
         }
     }
 
@@ -302,15 +395,21 @@ impl Task {
                 .commit(commit.offset, commit.metadata.as_str())
                 .await
             {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.claim.standing.settled(commit.offset);
+                    return Ok(());
+                }
                 Err(CommitError::NotOwned) => return Err(Error::Revoked),
                 Err(error) => {
                     tracing::warn!(partition = self.partition.number, %error, "a commit was not confirmed");
+                    self.claim
+                        .waits_for(format!("a commit was not confirmed: {error}"));
                     last_error = error;
                 }
             }
             match self.partition.fetch_committed().await {
                 Ok(Some(held)) if held.offset == commit.offset && held.metadata == commit.metadata => {
+                    self.claim.standing.settled(commit.offset);
                     return Ok(());
                 }
                 Ok(_) => {}
@@ -322,12 +421,20 @@ impl Task {
     }
 }
 
+/// Whether a whole further chunk is there already.
+async fn next_is_ready(gatherer: &mut Gatherer) -> bool {
+    tokio::select! {
+        biased;
+        filled = gatherer.fill() => filled == Filled::Closed,
+        () = std::future::ready(()) => false,
+    }
+}
+
 fn context<'a>(writer: &'a Writer, partition: u32, clock: &dyn Clock) -> Context<'a> {
     Context {
         topics: &writer.topics,
         partition,
         at: Timestamp::clamped_from_millis(clock.now().as_millisecond()),
-        metrics: &writer.metrics,
     }
 }
 

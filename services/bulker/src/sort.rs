@@ -18,7 +18,7 @@ use millrace_warehouse::outcomes::{self, Decider, Key};
 use millrace_warehouse::{Row, RowId, TableName};
 
 use crate::copies::{self, Copy, Failed};
-use crate::metrics::Metrics;
+use crate::metrics::{Kind, Metrics};
 
 /// Most traces that one chunk's insert is shown in.
 const MOST_TRACES: usize = 32;
@@ -43,6 +43,31 @@ pub struct Sorted<'a> {
     pub copies: Vec<Copy>,
     /// The traces of its first records.
     pub traces: Vec<&'a str>,
+    /// What its records were, to be counted once they are settled: a chunk may be sorted more than once.
+    pub tally: Tally,
+}
+
+/// What a chunk's records were.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many there are of each kind of [`Metrics::records`].
+    pub records: BTreeMap<&'static str, u64>,
+    /// Numbers of journals that were skipped.
+    pub skipped: u64,
+}
+
+impl Tally {
+    fn record(&mut self, kind: &'static str) {
+        *self.records.entry(kind).or_default() += 1;
+    }
+
+    /// Counts the chunk, which is settled now.
+    pub fn count(&self, metrics: &Metrics) {
+        for (kind, count) in &self.records {
+            metrics.records.get_or_create(&Kind { kind }).inc_by(*count);
+        }
+        metrics.skipped.inc_by(self.skipped);
+    }
 }
 
 /// What the records ask of one table.
@@ -147,8 +172,6 @@ pub struct Context<'a> {
     pub partition: u32,
     /// Now, the same for the whole chunk.
     pub at: Timestamp,
-    /// What is counted.
-    pub metrics: &'a Metrics,
 }
 
 impl<'a> Context<'a> {
@@ -268,7 +291,7 @@ pub fn sort<'a>(
         let taken = match ledger.decide(&arrival, decided_by) {
             Decision::Take => true,
             Decision::TakeAhead { journal, missing } => {
-                context.metrics.skipped.inc_by(missing.end - missing.start);
+                sorted.tally.skipped += missing.end - missing.start;
                 tracing::warn!(%journal, from = missing.start, to = missing.end, "journal numbers were skipped");
                 true
             }
@@ -287,14 +310,14 @@ pub fn sort<'a>(
         if taken {
             carry_out(context, ledger, &mut sorted, parsed, (envelope, &arrival));
         } else {
-            context.metrics.record("duplicate");
+            sorted.tally.record("duplicate");
         }
     }
     Ok(sorted)
 }
 
 fn invalid<'a>(context: &Context<'a>, sorted: &mut Sorted<'a>, parsed: &'a Parsed<'a>, message: &str) {
-    context.metrics.record("invalid");
+    sorted.tally.record("invalid");
     let reason = copies::reason(RowCode::InvalidRecord, message.to_owned(), None);
     let failed = context.failed(parsed.record, parsed.envelope.as_ref(), Stage::Bulker, &reason);
     sorted.copies.push(copies::dead_letter(
@@ -331,7 +354,7 @@ fn carry_out<'a>(
         },
         Verdict::DeadLetter => sorted.copies.push(dead_event(context, parsed, envelope, None)),
     }
-    context.metrics.record(match verdict {
+    sorted.tally.record(match verdict {
         Verdict::Forward => "row",
         other => other.as_str(),
     });
@@ -396,7 +419,7 @@ fn forward<'a>(
             }
             Fate::Dead => rows.dead.push(row),
             Fate::HandOver => rows.handed_over.push(row),
-            Fate::Repeated => context.metrics.record("repeated_row"),
+            Fate::Repeated => sorted.tally.record("repeated_row"),
         }
     }
 }

@@ -3,27 +3,31 @@
 //! A writer is shared by all partitions of a session. It keeps what it learned of each table's schema, and
 //! never sends a block twice without having asked in between, unless it is certain that nothing was sent.
 
+mod doubt;
 mod ledger;
 mod pause;
 mod table;
 mod trial;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use millrace_event::topic::Topics;
 use millrace_kafka::producer::Producer;
 use millrace_ledger::{BadRow, Rows, Token};
-use millrace_warehouse::{
-    Block, Error as WarehouseError, Insert, Layout, Outcome, Schema, TableName, Warehouse, journals, outcomes,
-};
+use millrace_service::failpoint;
+use millrace_warehouse::{Block, Insert, Layout, Outcome, Schema, TableName, Warehouse, journals, outcomes};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use crate::claim::Claim;
 use crate::config;
 use crate::copies::Copy;
 use crate::error::Error;
 use crate::metrics::{Kind, Metrics};
+use crate::pace::Pace;
 use crate::sort::{Context, Sorted};
 use pause::Pause;
 use table::Refused;
@@ -51,6 +55,10 @@ pub struct Writer {
     pub outcomes: TableName,
     /// The store of watermarks that left the metadata.
     pub journals: TableName,
+    /// Turns for inserts.
+    pub pace: Pace,
+    /// Whose turn it is to gather a predecessor's plan beyond its share of memory: one partition's.
+    pub recovering: Semaphore,
     schemas: Mutex<HashMap<TableName, Arc<Schema>>>,
     /// Tables that were given up, and when each may be tried again.
     broken: Mutex<HashMap<TableName, Instant>>,
@@ -65,8 +73,12 @@ pub struct Job<'a> {
     pub sorted: &'a Sorted<'a>,
     /// Whether any of it may have been written before: then the tables are asked first.
     pub uncertain: bool,
-    /// Cancelled when the partition is being taken away.
-    pub revoked: &'a CancellationToken,
+    /// Leave to write.
+    pub claim: &'a Claim,
+    /// Whether KILL was answered and nothing of this job was in doubt since.
+    pub quiet: AtomicBool,
+    /// Whether anything of it was sent.
+    pub begun: AtomicBool,
     /// Makes this job's query ids its own.
     pub commit_no: u64,
     /// The first offset of its plan: makes its decisions' tokens its own.
@@ -85,8 +97,13 @@ pub enum Written {
         /// Whether something was written already.
         uncertain: bool,
     },
-    /// This table cannot be written although its server answers: give it up in the plan, then write again.
-    Failing(TableName),
+    /// These tables cannot be written although their server answers: give them up in the plan, then write again.
+    Failing {
+        /// The tables.
+        tables: Vec<TableName>,
+        /// Whether something was sent already.
+        uncertain: bool,
+    },
 }
 
 /// A row that fits no table.
@@ -110,6 +127,7 @@ impl Writer {
         producer: Producer,
         configuration: &config::Configuration,
         metrics: Metrics,
+        partitions: u32,
     ) -> Result<Self, millrace_warehouse::name::InvalidName> {
         let database: millrace_warehouse::Database = configuration.clickhouse.database.parse()?;
         Ok(Self {
@@ -121,6 +139,8 @@ impl Writer {
             metrics,
             outcomes: outcomes::table(database.clone())?,
             journals: journals::table(database)?,
+            pace: Pace::new(configuration.insert.per_second, partitions),
+            recovering: Semaphore::new(1),
             schemas: Mutex::default(),
             broken: Mutex::default(),
         })
@@ -140,7 +160,10 @@ impl Writer {
     /// Leaves the chunk uncertain.
     pub async fn write(&self, job: &Job<'_>) -> Result<Written, Error> {
         match self.try_write(job).await {
-            Err(Error::TableFailing(table)) => Ok(Written::Failing(table)),
+            Err(Error::TableFailing(table)) => Ok(Written::Failing {
+                tables: vec![table],
+                uncertain: job.uncertain || job.begun.load(Ordering::SeqCst),
+            }),
             other => other,
         }
     }
@@ -150,8 +173,15 @@ impl Writer {
         let mut refused = Refused::default();
         let mut copies = Vec::new();
         let mut counts = [0_usize; 2];
+        let mut failing = Vec::new();
         for (table, asked) in &job.sorted.tables {
-            let mut trial = Trial::new(self, job, table)?;
+            let mut trial = match Trial::new(self, job, table) {
+                Err(Error::TableFailing(table)) => {
+                    failing.push(table);
+                    continue;
+                }
+                other => other?,
+            };
             copies.extend(self.dead_letters(&mut trial, &asked.dead).await?);
             copies.extend(asked.handed_over.iter().map(|row| row.hand_over(&job.context)));
             counts[0] += asked.dead.len();
@@ -160,10 +190,22 @@ impl Writer {
             let certain = !job.uncertain && !asked.came_back;
             let rows: Vec<_> = asked.rows.iter().collect();
             let blocks = match certain {
-                true => Some(self.encode(&mut trial, &rows, &mut refused).await?),
+                true => match self.encode(&mut trial, &rows, &mut refused).await {
+                    Err(Error::TableFailing(table)) => {
+                        failing.push(table);
+                        continue;
+                    }
+                    other => Some(other?),
+                },
                 false => None,
             };
             encoded.push((trial, rows, blocks));
+        }
+        if !failing.is_empty() {
+            return Ok(Written::Failing {
+                tables: failing,
+                uncertain: job.uncertain,
+            });
         }
         if !refused.is_empty() {
             return Ok(Written::Refused {
@@ -172,6 +214,7 @@ impl Writer {
             });
         }
         self.write_outcomes(job).await?;
+        failpoint!(async "bulker::after_outcomes");
         for (mut trial, rows, blocks) in encoded {
             let ids = rows.iter().map(|row| row.id);
             let state = match blocks {
@@ -190,32 +233,49 @@ impl Writer {
         let [dead, handed_over] = counts.map(|count| u64::try_from(count).unwrap_or(0));
         self.metrics.rows_refused.inc_by(dead);
         self.metrics.rows_handed_over.inc_by(handed_over);
+        failpoint!(async "bulker::before_copies");
         self.write_copies(job, job.sorted.copies.iter().chain(&copies))
             .await?;
+        failpoint!(async "bulker::after_copies");
+        job.sorted.tally.count(&self.metrics);
         Ok(Written::All)
+    }
+
+    /// How late an insert of somebody who was stopped may still arrive.
+    pub fn latest_arrival(&self) -> Duration {
+        self.limits.latest_arrival.max(self.warehouse.latest_arrival())
     }
 
     /// Ends what a predecessor left running and returns when the server has answered for it.
     ///
     /// # Errors
     /// [`Error::Revoked`].
-    pub async fn kill(&self, partition: u32, revoked: &CancellationToken) -> Result<(), Error> {
+    pub async fn kill(&self, claim: &Claim) -> Result<(), Error> {
+        let partition = claim.partition;
         let prefix = self.query_prefix(partition);
         let mut pause = Pause::new(&self.limits);
         loop {
             match self.warehouse.kill(&prefix).await {
                 Ok(killed) if killed.is_answered() => return Ok(()),
                 Ok(killed) => {
-                    tracing::warn!(partition, left = ?killed.left, "queries could not be killed yet")
+                    tracing::warn!(partition, left = ?killed.left, "queries could not be killed yet");
+                    claim.waits_for(format!("{} queries could not be killed yet", killed.left.len()));
                 }
-                Err(error) => log(&error, "queries could not be killed", &prefix),
+                Err(error) => claim.trouble(&error, "queries could not be killed", &prefix),
             }
-            pause.wait(revoked).await?;
+            pause.wait(&claim.revoked).await?;
         }
     }
 
     /// Sends a block of events once. Its token is a function of the table, the month and the rows.
     async fn insert(&self, job: &Job<'_>, table: &TableName, block: &Block) -> Result<Outcome, Error> {
+        failpoint!(async "bulker::before_insert");
+        let outcome = self.insert_into(job, table, block).await;
+        failpoint!(async "bulker::after_insert");
+        outcome
+    }
+
+    async fn insert_into(&self, job: &Job<'_>, table: &TableName, block: &Block) -> Result<Outcome, Error> {
         let rows = block.rows().iter().map(|row| (row.identity, row.sub));
         let token = Token::of(&table.to_string(), &block.month().to_string(), 0, rows);
         self.insert_as(job, table, block, token).await
@@ -228,9 +288,22 @@ impl Writer {
         block: &Block,
         token: Token,
     ) -> Result<Outcome, Error> {
-        if job.revoked.is_cancelled() {
-            return Err(Error::Revoked);
+        let turn = self.pace.take();
+        if !turn.is_zero() {
+            tokio::select! {
+                biased;
+                () = job.claim.revoked.cancelled() => return Err(Error::Revoked),
+                () = tokio::time::sleep(turn) => {}
+            }
         }
+        let line = match self.warehouse.line().await {
+            Ok(line) => line,
+            Err(error) => return Ok(Outcome::Definite(error)),
+        };
+        // The line is open. What is sent over it from here on reaches the server soon or never.
+        job.claim.check()?;
+        job.begun.store(true, Ordering::SeqCst);
+        failpoint!(async "bulker::insert_checked");
         let token = token.to_string();
         let query_id = format!(
             "{}{}-{token}",
@@ -245,7 +318,12 @@ impl Writer {
             query_id: &query_id,
             deadline,
         };
-        let outcome = self.warehouse.insert(insert).await;
+        let outcome = self.warehouse.insert_over(line, insert).await;
+        match outcome {
+            Outcome::Applied => job.claim.standing.moved(),
+            Outcome::Ambiguous(_) => job.quiet.store(false, Ordering::SeqCst),
+            Outcome::Definite(_) => {}
+        }
         self.metrics
             .inserts
             .get_or_create(&Kind {
@@ -314,10 +392,4 @@ impl Writer {
     fn schemas(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Arc<Schema>>> {
         self.schemas.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Nothing is lost by any of these: the chunk waits and is tried again.
-fn log(error: &WarehouseError, what: &'static str, whose: impl std::fmt::Display) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(kind = error.kind(), error = %error, source, %whose, "{what}");
 }

@@ -1,3 +1,4 @@
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,13 +194,19 @@ async fn only_an_insert_that_never_left_is_known_not_to_be_applied() {
         "{outcome:?}"
     );
 
-    // Somebody who takes the request and hangs up: the client cannot know.
+    // Somebody who opens the line, takes the insert and hangs up: the client cannot know.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
+    let server = place.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let hangs_up = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut some = [0; 64];
-        std::io::Read::read(&mut stream, &mut some).expect("a request")
+        let (mut near, _) = listener.accept().expect("a connection");
+        let mut far = std::net::TcpStream::connect(server).expect("the server");
+        let mut some = [0; 4096];
+        let length = near.read(&mut some).expect("the question that opens the line");
+        far.write_all(&some[..length]).expect("taken");
+        let length = far.read(&mut some).expect("the answer");
+        near.write_all(&some[..length]).expect("taken");
+        near.read(&mut some[..64]).expect("a request")
     });
     let outcome = Config::new(format!("http://{address}"))
         .build()

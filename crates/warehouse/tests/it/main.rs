@@ -8,6 +8,7 @@ mod evolve;
 mod insert;
 mod layout;
 mod ledger;
+mod line;
 mod migrate;
 mod model;
 mod native;

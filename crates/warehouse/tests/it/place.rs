@@ -26,7 +26,7 @@ fn url() -> String {
 pub(crate) struct Place {
     pub(crate) warehouse: Warehouse,
     pub(crate) database: Database,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Place {

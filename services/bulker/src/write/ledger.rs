@@ -7,10 +7,10 @@ use millrace_event::{Identity, JournalId};
 use millrace_ledger::{Leaving, Token, Watermark};
 use millrace_warehouse::outcomes::{self, Decider, Key};
 use millrace_warehouse::{Block, Outcome, TableName, journals};
-use tokio_util::sync::CancellationToken;
 
 use super::pause::Pause;
-use super::{Job, Writer, log};
+use super::{Job, Writer};
+use crate::claim::Claim;
 use crate::error::Error;
 
 impl Writer {
@@ -18,18 +18,14 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Revoked`].
-    pub async fn ask_deciders(
-        &self,
-        keys: &[Key],
-        revoked: &CancellationToken,
-    ) -> Result<HashMap<Key, Decider>, Error> {
+    pub async fn ask_deciders(&self, keys: &[Key], claim: &Claim) -> Result<HashMap<Key, Decider>, Error> {
         let mut pause = Pause::new(&self.limits);
         loop {
             match self.warehouse.deciders(&self.outcomes, keys).await {
                 Ok(deciders) => return Ok(deciders),
-                Err(error) => log(&error, "outcomes could not be asked", self.outcomes.table()),
+                Err(error) => claim.trouble(&error, "outcomes could not be asked", self.outcomes.table()),
             }
-            pause.wait(revoked).await?;
+            pause.wait(&claim.revoked).await?;
         }
     }
 
@@ -39,11 +35,11 @@ impl Writer {
     /// [`Error::Revoked`].
     pub async fn look_up(
         &self,
-        partition: u32,
         position: u64,
         unknown: BTreeSet<JournalId>,
-        revoked: &CancellationToken,
+        claim: &Claim,
     ) -> Result<Vec<(JournalId, Option<Watermark>)>, Error> {
+        let partition = claim.partition;
         let mut found = Vec::with_capacity(unknown.len());
         for journal in unknown {
             let mut pause = Pause::new(&self.limits);
@@ -53,9 +49,9 @@ impl Writer {
                         .watermark(&self.journals, &self.group, partition, journal, position);
                 match asked.await {
                     Ok(written) => break written,
-                    Err(error) => log(&error, "a journal could not be looked up", journal),
+                    Err(error) => claim.trouble(&error, "a journal could not be looked up", journal),
                 }
-                pause.wait(revoked).await?;
+                pause.wait(&claim.revoked).await?;
             };
             let watermark = written.map(|written| {
                 Watermark::from_parts(written.next, written.holes).ok_or(Error::Watermark(journal))
@@ -123,14 +119,18 @@ impl Writer {
         loop {
             match self.insert_as(job, table, block, token).await? {
                 Outcome::Applied => return Ok(()),
-                Outcome::Definite(error) => log(&error, "a block of the ledger was not sent", table),
+                Outcome::Definite(error) => {
+                    job.claim
+                        .trouble(&error, "a block of the ledger was not sent", table)
+                }
                 // The same rows under the same token again, and a row that is there twice says the same twice.
                 Outcome::Ambiguous(error) => {
-                    log(&error, "a block of the ledger may not be written", table);
-                    self.kill(job.context.partition, job.revoked).await?;
+                    job.claim
+                        .trouble(&error, "a block of the ledger may not be written", table);
+                    self.kill(job.claim).await?;
                 }
             }
-            pause.wait(job.revoked).await?;
+            pause.wait(&job.claim.revoked).await?;
         }
     }
 }

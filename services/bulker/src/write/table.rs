@@ -1,14 +1,16 @@
 //! One table's rows of one chunk: encode, insert, and after any doubt kill, ask, and insert the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use millrace_event::JournalId;
 use millrace_event::code::RowCode;
 use millrace_event::envelope::Reason;
 use millrace_ledger::Rows;
 use millrace_ledger::rows::Step;
-use millrace_warehouse::{Block, Limits, Outcome, Retry, Row, RowError, RowId};
+use millrace_warehouse::{Block, Limits, Outcome, Retry, Row, RowError, RowId, TableName};
 
+use super::doubt::Doubt;
 use super::trial::Trial;
 use super::{RefusedRow, Writer};
 use crate::copies::{self, Copy};
@@ -22,6 +24,14 @@ pub(super) struct Refused(Vec<RefusedRow>);
 impl Refused {
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn push(&mut self, row: &PendingRow<'_>, table: &TableName) {
+        self.0.push(RefusedRow {
+            offset: row.record.offset,
+            row: row.as_bad_row(),
+            table: table.clone(),
+        });
     }
 
     pub(super) fn into_rows(mut self) -> Vec<RefusedRow> {
@@ -42,16 +52,12 @@ impl Writer {
         for (index, error) in faults {
             let Some(row) = rows.get(index) else { continue };
             tracing::warn!(table = %trial.table, field = error.field, kind = %error.kind, "a row does not fit its table");
-            refused.0.push(RefusedRow {
-                offset: row.record.offset,
-                row: row.as_bad_row(),
-                table: trial.table.clone(),
-            });
+            refused.push(row, trial.table);
         }
         Ok(blocks)
     }
 
-    async fn try_encode(
+    pub(super) async fn try_encode(
         &self,
         trial: &mut Trial<'_>,
         rows: &[&PendingRow<'_>],
@@ -89,9 +95,19 @@ impl Writer {
         let (_, faults) = self.try_encode(trial, &rows).await?;
         let faults: BTreeMap<usize, RowError> = faults.into_iter().collect();
         let context = trial.job.context;
-        let letter =
-            |(index, row): (usize, &PendingRow<'_>)| row.dead_letter(&context, &why(faults.get(&index)));
-        Ok(named.iter().enumerate().map(letter).collect())
+        let mut letters = Vec::with_capacity(named.len());
+        for (index, row) in named.iter().enumerate() {
+            let reason = match faults.get(&index) {
+                Some(error) => copies::reason(
+                    RowCode::ColumnConflict,
+                    error.to_string(),
+                    Some(error.field.clone()),
+                ),
+                None => rejected(self.objection(trial, row).await?),
+            };
+            letters.push(row.dead_letter(&context, &reason));
+        }
+        Ok(letters)
     }
 
     /// Writes rows into their table and returns when it is certain that each is there once, or that some must
@@ -105,11 +121,16 @@ impl Writer {
         refused: &mut Refused,
     ) -> Result<(), Error> {
         let job = trial.job;
+        let mut doubt = None;
         loop {
             match state.step() {
                 Step::Done => return Ok(()),
                 Step::Kill => {
-                    self.kill(job.context.partition, job.revoked).await?;
+                    // One answer will do for all tables, until another insert is in doubt.
+                    if !job.quiet.load(Ordering::SeqCst) {
+                        self.kill(job.claim).await?;
+                        job.quiet.store(true, Ordering::SeqCst);
+                    }
                     state.killed();
                 }
                 Step::Ask => {
@@ -118,6 +139,13 @@ impl Writer {
                     state.held(&held);
                     let found = missing.len() - state.missing().len();
                     self.metrics.rows_found.inc_by(u64::try_from(found).unwrap_or(0));
+                    if let Some(doubt) = doubt.take() {
+                        let before = refused.0.len();
+                        self.settle_doubt(trial, doubt, rows, &state, refused).await?;
+                        if refused.0.len() > before {
+                            return Ok(());
+                        }
+                    }
                 }
                 Step::Insert => {
                     let blocks = match ready.take() {
@@ -132,19 +160,19 @@ impl Writer {
                             blocks
                         }
                     };
-                    self.send_blocks(trial, &mut state, blocks).await?;
+                    doubt = self.send_blocks(trial, &mut state, blocks).await?;
                 }
             }
         }
     }
 
-    /// Sends blocks until all are applied or one is in doubt.
+    /// Sends blocks until all are applied or one is in doubt: that one.
     async fn send_blocks(
         &self,
         trial: &mut Trial<'_>,
         state: &mut Rows<RowId>,
         blocks: Vec<Block>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Doubt>, Error> {
         for block in blocks {
             loop {
                 match self.insert(trial.job, trial.table, &block).await? {
@@ -161,12 +189,12 @@ impl Writer {
                             self.forget(trial.table);
                         }
                         state.in_doubt();
-                        return trial.failed(&error, "a block may not be written").await;
+                        return Ok(Some(Doubt { block, error }));
                     }
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Which of these rows the table holds.
@@ -213,18 +241,8 @@ fn pending<'r, 'a>(rows: &[&'r PendingRow<'a>], state: &Rows<RowId>) -> Vec<&'r 
         .collect()
 }
 
-/// Why a row was named. It may fit by now; named is named.
-fn why(error: Option<&RowError>) -> Reason<'static> {
-    match error {
-        Some(error) => copies::reason(
-            RowCode::ColumnConflict,
-            error.to_string(),
-            Some(error.field.clone()),
-        ),
-        None => copies::reason(
-            RowCode::ColumnConflict,
-            "the row did not fit its table".to_owned(),
-            None,
-        ),
-    }
+/// Why a row was named that the encoder has no fault to find with. It may fit by now; named is named.
+fn rejected(objection: Option<String>) -> Reason<'static> {
+    let message = objection.unwrap_or_else(|| "the row did not fit its table".to_owned());
+    copies::reason(RowCode::RowRejected, message, None)
 }

@@ -6,7 +6,7 @@ use millrace_warehouse::{Error as WarehouseError, TableName};
 use tokio::time::Instant;
 
 use super::pause::Pause;
-use super::{Job, Writer, log};
+use super::{Job, Writer};
 use crate::error::Error;
 
 /// How long a table that was given up is left alone before a chunk tries it again.
@@ -23,6 +23,7 @@ pub(super) struct Trial<'a> {
     writer: &'a Writer,
     pause: Pause,
     failing_since: Option<Instant>,
+    schema_doubted: bool,
 }
 
 impl<'a> Trial<'a> {
@@ -41,6 +42,7 @@ impl<'a> Trial<'a> {
             writer,
             pause: Pause::new(&writer.limits),
             failing_since: None,
+            schema_doubted: false,
         })
     }
 
@@ -49,8 +51,8 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// [`Error::TableFailing`] once it has failed for too long, [`Error::Revoked`].
     pub(super) async fn failed(&mut self, error: &WarehouseError, what: &'static str) -> Result<(), Error> {
-        log(error, what, self.table);
-        self.pause.wait(self.job.revoked).await?;
+        self.job.claim.trouble(error, what, self.table);
+        self.pause.wait(&self.job.claim.revoked).await?;
         if self.writer.warehouse.ping().await.is_err() {
             self.failing_since = None;
             return Ok(());
@@ -58,13 +60,23 @@ impl<'a> Trial<'a> {
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
         let broken = self.writer.broken().contains_key(self.table);
-        if broken || now.duration_since(since) >= self.writer.limits.give_up_after {
+        let limits = &self.writer.limits;
+        let patience = match error.is_of_one_table() {
+            true => limits.table_patience.min(limits.give_up_after),
+            false => limits.give_up_after,
+        };
+        if broken || now.duration_since(since) >= patience {
             let again_at = now + LEFT_ALONE;
             self.writer.broken().insert(self.table.clone(), again_at);
             tracing::error!(table = %self.table, "a table is given up: its rows go to the retry topics");
             return Err(Error::TableFailing(self.table.clone()));
         }
         Ok(())
+    }
+
+    /// Whether nobody asked this before: the schema that a block was refused for may have been an old one, once.
+    pub(super) fn schema_is_new(&mut self) -> bool {
+        !std::mem::replace(&mut self.schema_doubted, true)
     }
 
     /// The table took rows.

@@ -5,7 +5,7 @@ use millrace_testkit::wait::until;
 
 use super::{Bench, PATIENCE, id};
 
-async fn dead_letters(bench: &Bench, wanted: usize) -> Vec<Record> {
+pub(crate) async fn dead_letters(bench: &Bench, wanted: usize) -> Vec<Record> {
     let connection = Connection::new(bench.pipeline.kafka(), "test");
     let topic = bench.pipeline.topic("dlq");
     let read = until("dead letters", PATIENCE, || async {

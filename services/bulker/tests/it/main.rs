@@ -2,9 +2,15 @@
 #![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
 mod audit;
+mod bounds;
 mod delivery;
+mod faults;
+mod fence;
+mod neighbours;
 mod recovery;
 mod round;
+mod stall;
+mod steps;
 
 use std::time::Duration;
 
@@ -27,11 +33,15 @@ struct Bench {
 
 impl Bench {
     async fn start(settings: Vec<(&'static str, String)>) -> Self {
-        let options = Options {
+        Self::with(Options {
             services: Some(vec!["bulker"]),
             settings: [("bulker", settings)].into(),
             ..Options::default()
-        };
+        })
+        .await
+    }
+
+    async fn with(options: Options) -> Self {
         let pipeline = Pipeline::start(options).await.expect("the bulker starts");
         let producer = Producer::new(&Connection::new(pipeline.kafka(), "test")).expect("configured");
         Self { pipeline, producer }
