@@ -9,9 +9,10 @@
 //! accepted twice and never refused or lost: availability goes before uniqueness, and the caller counts it.
 //!
 //! Ids are kept as the first 128 bits of their SHA-256, so that their size is ours and not the client's. All
-//! keys of a workspace share one slot of a cluster; a call is one script however many ids it has (up to
-//! [`CHUNK`]).
+//! keys of a workspace share one slot of a cluster. Calls that are ready at the same moment share a script, which
+//! has up to [`CHUNK`] ids.
 
+mod group;
 mod settlement;
 
 use std::collections::{HashMap, HashSet};
@@ -26,10 +27,12 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::id::random_text;
+use crate::redis::gather::Gather;
 use crate::redis::script::Script;
 use crate::redis::{Redis, key};
 use crate::{Error, Part, WorkspaceId};
 
+use group::{Answer, Question, Step};
 pub use settlement::{Settled, Settlement};
 
 /// Most ids that one script takes; a script holds up every other client of the server while it runs.
@@ -98,6 +101,7 @@ pub struct Dedup {
     config: Config,
     /// Workspaces where this run is on the list that a later one settles by, and since when.
     registered: Arc<Mutex<HashMap<WorkspaceId, Instant>>>,
+    together: Gather<Question, Answer>,
 }
 
 impl Dedup {
@@ -112,6 +116,7 @@ impl Dedup {
             run: random_text(8)?.into(),
             config,
             registered: Arc::default(),
+            together: Gather::default(),
         })
     }
 
@@ -143,20 +148,10 @@ impl Dedup {
             return Ok(answers);
         }
         self.register(workspace).await?;
-        let own = self.owner(&self.run);
-        for (places, fingerprints) in places.chunks(CHUNK).zip(fingerprints.chunks(CHUNK)) {
-            let arguments = vec![own.clone(), millis(self.config.pending)];
-            let known: Vec<String> = self
-                .run_script(&RESERVE, workspace, &self.run, arguments, fingerprints)
-                .await?;
-            if known.len() != places.len() {
-                return Err(Error::Corrupt {
-                    part: Part::Redis,
-                    what: "the answer to a reservation",
-                });
-            }
-            for (place, known) in places.iter().zip(&known) {
-                answers[*place] = self.reservation(known)?;
+        let known = self.ask(workspace, Step::Reserve, fingerprints).await?;
+        for (place, known) in places.iter().zip(&known) {
+            if let Some(answer) = answers.get_mut(*place) {
+                *answer = self.reservation(known)?;
             }
         }
         Ok(answers)
@@ -168,21 +163,14 @@ impl Dedup {
     /// When Redis is away or slow: those ids stay pending until they expire.
     ///
     /// # Cancellation
-    /// Some may be marked.
+    /// They may be marked.
     pub async fn done(
         &self,
         workspace: &WorkspaceId,
         window: Window,
         message_ids: &[impl AsRef<str>],
     ) -> Result<(), Error> {
-        for ids in message_ids.chunks(CHUNK) {
-            let fingerprints: Vec<_> = ids.iter().map(|id| fingerprint(id.as_ref())).collect();
-            let arguments = vec![self.lifetime(window)];
-            let _: i64 = self
-                .run_script(&DONE, workspace, &self.run, arguments, &fingerprints)
-                .await?;
-        }
-        Ok(())
+        self.tell(workspace, window.into(), message_ids).await
     }
 
     /// Gives up reservations of this run: their events did not get into the journal. What is not this run's
@@ -192,20 +180,44 @@ impl Dedup {
     /// When Redis is away or slow: those ids stay pending until they expire.
     ///
     /// # Cancellation
-    /// Some may be released.
+    /// They may be released.
     pub async fn release(
         &self,
         workspace: &WorkspaceId,
         message_ids: &[impl AsRef<str>],
     ) -> Result<(), Error> {
-        for ids in message_ids.chunks(CHUNK) {
-            let fingerprints: Vec<_> = ids.iter().map(|id| fingerprint(id.as_ref())).collect();
-            let arguments = vec![self.owner(&self.run)];
-            let _: i64 = self
-                .run_script(&RELEASE, workspace, &self.run, arguments, &fingerprints)
-                .await?;
+        self.tell(workspace, Step::Release, message_ids).await
+    }
+
+    async fn tell(
+        &self,
+        workspace: &WorkspaceId,
+        step: Step,
+        message_ids: &[impl AsRef<str>],
+    ) -> Result<(), Error> {
+        let fingerprints: Vec<_> = message_ids.iter().map(|id| fingerprint(id.as_ref())).collect();
+        match fingerprints.is_empty() {
+            true => Ok(()),
+            false => self.ask(workspace, step, fingerprints).await.map(drop),
         }
-        Ok(())
+    }
+
+    /// Asks together with whoever else asks at this moment.
+    async fn ask(&self, workspace: &WorkspaceId, step: Step, fingerprints: Vec<String>) -> Answer {
+        let question = Question {
+            workspace: workspace.clone(),
+            step,
+            fingerprints,
+        };
+        let dedup = self.clone();
+        let answer = self
+            .together
+            .call(question, move |questions| group::ask(dedup, questions));
+        let gone = || Error::Unavailable {
+            part: Part::Redis,
+            source: "the process ends".into(),
+        };
+        answer.await.unwrap_or_else(|| Err(gone()))
     }
 
     /// What earlier runs of this process left pending; to be settled once at start. New requests may be served

@@ -1,16 +1,19 @@
 //! How many events may come in how much time: sliding windows in Redis, shared by every gateway.
 //!
-//! One call per request, charged with the number of its events: all counters that it touches are charged, or
-//! none. What a workspace may is its tier's and its own; guests (what comes in under a public key) have
+//! A request is charged once, with the number of its events: all counters that it touches are charged, or none.
+//! Requests that wait together share a call. What a workspace may is its tier's and its own; guests (what comes in under a public key) have
 //! counters of their own inside of it, of which the one for ids seen for the first time is the one that minting
 //! ids does not help against.
 //!
 //! All keys of a workspace share one slot of a cluster.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 
+use crate::redis::gather::Gather;
 use crate::redis::script::Script;
 use crate::redis::{Redis, key};
 use crate::workspaces::{Limits, Tier};
@@ -148,15 +151,19 @@ pub enum Charged {
 #[derive(Clone, Debug)]
 pub struct Limiter {
     redis: Redis,
+    together: Gather<Call, Answer>,
 }
 
 impl Limiter {
     /// In that Redis.
-    pub const fn new(redis: Redis) -> Self {
-        Self { redis }
+    pub fn new(redis: Redis) -> Self {
+        Self {
+            redis,
+            together: Gather::default(),
+        }
     }
 
-    /// Charges a request. Asks nobody where nothing is limited.
+    /// Charges a request, together with those that are charged at the same moment. Asks nobody where nothing is limited.
     ///
     /// # Errors
     /// When Redis is away or slow; it may be charged all the same.
@@ -168,12 +175,106 @@ impl Limiter {
         if call.keys.is_empty() {
             return Ok(Charged::Taken { noticed: false });
         }
-        let arguments = || {
-            let head = [call.first_seen.to_string(), call.remember.to_string()];
-            let arguments = head.into_iter().chain(call.arguments.iter().map(u64::to_string));
-            (call.keys.clone(), arguments.collect())
+        let redis = self.redis.clone();
+        let answer = self.together.call(call, move |calls| charge_all(redis, calls));
+        let gone = || Error::Unavailable {
+            part: Part::Redis,
+            source: "the process ends".into(),
         };
-        let answer: Vec<i64> = CHARGE.run(&self.redis, arguments).await?;
+        answer.await.unwrap_or_else(|| Err(gone()))
+    }
+}
+
+type Answer = Result<Charged, Error>;
+
+/// Charges all of `calls`, in one pipeline. Those of one workspace that charge the same counters are charged with
+/// their sum; only where that is too much each is charged alone, in their order.
+async fn charge_all(redis: Redis, calls: Vec<Call>) -> Vec<Answer> {
+    let mut answers: Vec<Option<Answer>> = Vec::new();
+    answers.resize_with(calls.len(), || None);
+    let mut groups: HashMap<&[String], Vec<usize>> = HashMap::new();
+    for (place, call) in calls.iter().enumerate() {
+        groups.entry(&call.keys).or_default().push(place);
+    }
+    let sums: Vec<(Vec<usize>, Call)> = groups
+        .into_values()
+        .filter_map(|places| {
+            let sum = Call::sum(places.iter().filter_map(|place| calls.get(*place)))?;
+            Some((places, sum))
+        })
+        .collect();
+    let charged = join_all(sums.iter().map(|(_, sum)| sum.charge(&redis))).await;
+    for ((places, _), charged) in sums.into_iter().zip(charged) {
+        if matches!(charged, Ok(Charged::Refused { .. })) {
+            continue;
+        }
+        for place in places {
+            if let Some(answer) = answers.get_mut(place) {
+                *answer = Some(match &charged {
+                    Ok(charged) => Ok(*charged),
+                    Err(error) => Err(error.copy()),
+                });
+            }
+        }
+    }
+    let alone = calls
+        .iter()
+        .zip(&mut answers)
+        .filter(|(_, answer)| answer.is_none());
+    let redis = &redis;
+    let alone = alone.map(|(call, answer)| async move { *answer = Some(call.charge(redis).await) });
+    join_all(alone).await;
+
+    let corrupt = || Error::Corrupt {
+        part: Part::Redis,
+        what: "the answer of a limit",
+    };
+    answers
+        .into_iter()
+        .map(|answer| answer.unwrap_or_else(|| Err(corrupt())))
+        .collect()
+}
+
+/// One run of the script.
+#[derive(Clone, Debug, Default)]
+struct Call {
+    keys: Vec<String>,
+    /// Of each counter in turn: what it is charged, then its windows.
+    arguments: Vec<u64>,
+    /// The smallest hard limit.
+    most: Option<u64>,
+    first_seen: usize,
+    remember: u128,
+}
+
+impl Call {
+    /// One call for several that charge a workspace's own counter and nothing else. None where there is nothing to
+    /// add up, or where the sum is more than a window holds: that may go where nothing else counts, as each of
+    /// them may, and they may not all go.
+    fn sum<'c>(mut calls: impl Iterator<Item = &'c Self>) -> Option<Self> {
+        let mut sum = calls.next()?.clone();
+        let mut count = 1;
+        for call in calls {
+            // The windows may differ for a moment, when a workspace is given others.
+            if call.arguments.get(1..) != sum.arguments.get(1..) {
+                return None;
+            }
+            let (own, further) = (sum.arguments.first_mut()?, call.arguments.first()?);
+            *own = own.saturating_add(*further);
+            count += 1;
+        }
+        let cost = *sum.arguments.first()?;
+        let fits = sum.most.is_none_or(|most| cost <= most);
+        (count > 1 && sum.keys.len() == 1 && sum.first_seen == 0 && fits).then_some(sum)
+    }
+
+    async fn charge(&self, redis: &Redis) -> Answer {
+        let arguments = || {
+            let head = [self.first_seen.to_string(), self.remember.to_string()];
+            let arguments = head.into_iter().chain(self.arguments.iter().map(u64::to_string));
+            (self.keys.clone(), arguments.collect())
+        };
+        let answer: Vec<i64> = CHARGE.run(redis, arguments).await?;
         match answer.as_slice() {
             [1, noticed] => Ok(Charged::Taken {
                 noticed: *noticed == 1,
@@ -187,18 +288,7 @@ impl Limiter {
             }),
         }
     }
-}
 
-/// One run of the script.
-#[derive(Default)]
-struct Call {
-    keys: Vec<String>,
-    arguments: Vec<u64>,
-    first_seen: usize,
-    remember: u128,
-}
-
-impl Call {
     fn of(prefix: &str, workspace: &WorkspaceId, demand: &Demand<'_>) -> Self {
         let mut call = Self::default();
         let name = key::rate(prefix, workspace);
@@ -234,6 +324,7 @@ impl Call {
         self.keys.push(name);
         self.arguments.extend([cost, u64::from(is_subject), count]);
         for window in windows {
+            self.most = Some(self.most.map_or(window.hard, |most| most.min(window.hard)));
             let steps = window.steps.max(1);
             let step = u64::try_from((window.span / steps).as_millis()).unwrap_or(u64::MAX);
             self.arguments

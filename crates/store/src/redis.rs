@@ -4,6 +4,7 @@
 //! the connection is down, and within its time limit otherwise; no command is sent twice, because the caller
 //! could not tell its own first attempt from somebody else.
 
+pub(crate) mod gather;
 pub(crate) mod key;
 pub(crate) mod script;
 

@@ -12,7 +12,7 @@
 //! | 5 late | the event | `time` |
 //! | names that were changed, required fields | the event | `rules` |
 //! | 6 dedup | nothing: a duplicate is answered 200 | `acceptance` |
-//! | 7 flatten | the event: reserved names | `types` |
+//! | 7 flatten | the event: reserved names | `types`, called by `seal` |
 //! | 8 types | the event, with a copy for the dead letters | `types` |
 //! | 9 journal | the request: full | `acceptance` |
 //! | 10 answer, then the ids are marked | | `acceptance` |
@@ -28,6 +28,7 @@ mod limit;
 mod mend;
 mod outcome;
 mod rules;
+mod seal;
 mod settle;
 mod snapshot;
 mod time;
@@ -38,16 +39,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use millrace_event::envelope::{Envelope as _, Ingest, Text};
-use millrace_event::header::{Headers, TRACEPARENT};
-use millrace_event::json::Value;
-use millrace_event::topic::MAX_RECORD_BYTES;
-use millrace_event::{IngestCode, KeyKind, Timestamp, partition};
+use millrace_event::{IngestCode, KeyKind, Timestamp};
+use millrace_store::dedup::Window;
 use millrace_store::keys::{Key, Presented};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::journal::{Entry, Topic};
 use crate::metrics::Metrics;
 
 pub use event::{EventLimits, Kind};
@@ -64,7 +61,8 @@ pub(crate) use settle::settle;
 pub(crate) use types::Types;
 
 use acceptance::Candidate;
-use event::{Prepared, Terms};
+use event::Terms;
+use seal::Sealer;
 
 /// One request's worth of events, as the edge read it.
 #[derive(Clone, Debug)]
@@ -125,6 +123,10 @@ impl Pipeline {
     pub async fn submit(&self, submission: Submission, trail: &mut Trail) -> Result<Accepted, Refusal> {
         let shape = submission.shape;
         let (key, candidates, mut rejected) = self.prepare(&submission, trail).await?;
+        let window = match is_import(&submission, &key) {
+            true => Window::Import,
+            false => Window::Live,
+        };
         if let (Shape::Single(_), [_, ..]) = (shape, rejected.as_slice()) {
             return Err(rejected
                 .into_iter()
@@ -143,7 +145,7 @@ impl Pipeline {
         }
         // A client that goes away must not leave ids reserved for events that are in the journal.
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let work = Arc::clone(&self.acceptance).accept(key, candidates, reply);
+        let work = Arc::clone(&self.acceptance).accept(key, window, candidates, reply);
         self.tasks.spawn(work.in_current_span());
         let counts = answer.await.unwrap_or_else(|_| Err(Refusal::draining()))?;
         if let (Shape::Single(_), Some(fault)) = (shape, counts.rejected.first()) {
@@ -167,11 +169,11 @@ impl Pipeline {
         trail: &mut Trail,
     ) -> Result<(Arc<Key>, Vec<Candidate>, Vec<Rejected>), Refusal> {
         let mended;
-        let envelope = match decode::decode(&submission.body, submission.shape) {
+        let envelope = match decode::decode(&submission.body, submission.shape, self.limits.batch) {
             Ok(envelope) => envelope,
             Err(refusal) => {
                 mended = mend::mended(&submission.body).ok_or(refusal)?;
-                decode::decode(&mended, submission.shape)?
+                decode::decode(&mended, submission.shape, self.limits.batch)?
             }
         };
         let presented = submission.credential.clone().or_else(|| envelope.write_key());
@@ -184,10 +186,10 @@ impl Pipeline {
             clocks: &self.clocks,
             aliases: &key.rules.aliases,
             received_at: submission.received_at,
-            is_import: key.kind == KeyKind::Import || (submission.import && key.kind == KeyKind::Server),
+            is_import: is_import(submission, &key),
         };
         let (mut prepared, mut rejected) = (Vec::new(), Vec::new());
-        for (index, item) in envelope.items().enumerate() {
+        for (index, item) in envelope.items().iter().copied().enumerate() {
             if index >= self.limits.batch {
                 return Err(Refusal::new(
                     IngestCode::TooManyEvents,
@@ -213,13 +215,16 @@ impl Pipeline {
             .await?;
         let fixed = self.types.known(&key.workspace).await;
         let mut candidates = Vec::with_capacity(prepared.len());
-        for (index, mut event) in prepared {
-            event.marks.extend(mark);
-            match self.candidate(index, submission, &key, event, &fixed) {
+        let partitions = self.partitions.load(Ordering::Relaxed);
+        let mut sealer = Sealer::new(&key, &fixed, submission, partitions, mark);
+        for (index, event) in &prepared {
+            match sealer.seal(*index, event) {
                 Ok(candidate) => candidates.push(candidate),
-                Err(fault) => rejected.push(fault.at(index)),
+                Err(fault) => rejected.push(fault.at(*index)),
             }
         }
+        drop(sealer);
+        drop(prepared);
         rejected.sort_by_key(|rejected| rejected.index);
         Ok((key, candidates, rejected))
     }
@@ -240,80 +245,9 @@ impl Pipeline {
         }
         Ok(key)
     }
+}
 
-    fn candidate(
-        &self,
-        index: usize,
-        submission: &Submission,
-        key: &Key,
-        prepared: Prepared<'_>,
-        fixed: &types::Fixed,
-    ) -> Result<Candidate, outcome::Fault> {
-        let message_id = prepared.message_id.clone().into_owned();
-        let fault = |refusal| outcome::Fault {
-            message_id: Some(message_id.clone()),
-            refusal,
-        };
-        let event = serde_json::from_str(&prepared.event).map_err(|_| {
-            fault(Refusal::new(
-                IngestCode::InvalidEvent,
-                "the event cannot be written as JSON",
-            ))
-        })?;
-        if let Some(field) = rules::missing(Value::from(event), &key.rules.required) {
-            return Err(fault(Refusal::of_field(
-                IngestCode::MissingField,
-                field.to_owned(),
-                "every event of the workspace needs this field",
-            )));
-        }
-        let said = types::read(Value::from(event), prepared.person.as_deref(), key.kind, fixed);
-        let envelope = Ingest {
-            version: millrace_event::envelope::V1,
-            workspace: Text::from(key.workspace.as_str()),
-            source: Text::from(key.source.as_str()),
-            key_id: Text::from(key.id.as_str()),
-            key_kind: key.kind,
-            received_at: submission.received_at,
-            sent_at: prepared.sent_at,
-            ip: submission
-                .ip
-                .and_then(|ip| key.ip_policy.apply(ip))
-                .map(|ip| Text::from(ip.to_string())),
-            headers: submission
-                .headers
-                .iter()
-                .map(|(name, value)| (Text::from(name.as_str()), Text::from(value.as_str())))
-                .collect(),
-            marks: prepared.marks.iter().map(|mark| Text::from(*mark)).collect(),
-            message_id: Text::from(message_id.as_str()),
-            event,
-        };
-        let value = envelope.to_bytes();
-        if value.len() + prepared.key.len() > MAX_RECORD_BYTES {
-            return Err(fault(Refusal::new(
-                IngestCode::EventTooLarge,
-                "the event is too large with its envelope",
-            )));
-        }
-        let mut headers = Headers::new();
-        if let Some(traceparent) = &submission.traceparent {
-            headers.push(TRACEPARENT, traceparent.as_bytes());
-        }
-        let partition = partition::of_key(prepared.key.as_bytes(), self.partitions.load(Ordering::Relaxed));
-        let entry = Entry {
-            topic: Topic::Ingest,
-            partition,
-            key: prepared.key.into_bytes(),
-            headers,
-            value,
-        };
-        Ok(Candidate {
-            index,
-            message_id,
-            received_at: submission.received_at,
-            said,
-            entry,
-        })
-    }
+/// Whether events are history: under an import key, or at the door for it under a server's.
+fn is_import(submission: &Submission, key: &Key) -> bool {
+    key.kind == KeyKind::Import || (submission.import && key.kind == KeyKind::Server)
 }

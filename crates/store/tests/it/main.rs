@@ -11,6 +11,7 @@ mod outages;
 mod proxy;
 mod reach;
 mod settlement;
+mod together;
 mod values;
 
 use millrace_store::postgres::{Config, Postgres, migrate};

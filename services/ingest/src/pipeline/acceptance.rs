@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_event::header::{self, Headers, TRACEPARENT, connect};
-use millrace_event::{IngestCode, KeyKind, Timestamp};
+use millrace_event::{IngestCode, Timestamp};
 use millrace_service::failpoint;
 use millrace_store::dedup::{Reservation, Window};
 use millrace_store::keys::Key;
@@ -70,14 +70,10 @@ impl Acceptance {
     pub(super) async fn accept(
         self: Arc<Self>,
         key: Arc<Key>,
+        window: Window,
         candidates: Vec<Candidate>,
         reply: oneshot::Sender<Result<Counts, Refusal>>,
     ) {
-        let window = if key.kind == KeyKind::Import {
-            Window::Import
-        } else {
-            Window::Live
-        };
         let all = candidates.len();
         let fresh = match self.fresh(&key.workspace, candidates).await {
             Ok(fresh) => fresh,
@@ -149,11 +145,11 @@ impl Acceptance {
         workspace: &WorkspaceId,
         candidates: Vec<Candidate>,
     ) -> Result<Vec<Candidate>, Refusal> {
-        let mut seen = HashSet::with_capacity(candidates.len());
-        let mut open: Vec<_> = candidates
-            .into_iter()
-            .filter(|candidate| seen.insert(candidate.message_id.clone()))
-            .collect();
+        let mut open = candidates;
+        if open.len() > 1 {
+            let mut seen = HashSet::with_capacity(open.len());
+            open.retain(|candidate| seen.insert(candidate.message_id.clone()));
+        }
         let deadline = Instant::now() + self.wait;
         let mut fresh = Vec::with_capacity(open.len());
         loop {

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use millrace_event::json::{Kind as JsonKind, Value};
 use millrace_event::{IngestCode, Timestamp};
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Refusal, Shape};
@@ -14,7 +16,7 @@ use super::{Refusal, Shape};
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A decoded body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
     events: Events<'a>,
     write_key: Option<Cow<'a, str>>,
@@ -24,60 +26,73 @@ pub(super) struct Envelope<'a> {
     pub(super) sent_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Events<'a> {
-    One(Value<'a>),
-    List(Value<'a>),
+    One(&'a RawValue),
+    List(Vec<&'a RawValue>),
+}
+
+impl Default for Events<'_> {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
 }
 
 impl<'a> Envelope<'a> {
+    /// Takes what a batch says for all of its events.
+    fn set(&mut self, name: &str, value: Value<'a>) {
+        let object = || Some(value).filter(|value| value.kind() == JsonKind::Object);
+        match name {
+            "writeKey" => self.write_key = string(value),
+            "context" => self.context = object(),
+            "integrations" => self.integrations = object(),
+            "sentAt" => self.sent_at = timestamp(value),
+            _ => {}
+        }
+    }
+
     /// The events, in order.
-    pub(super) fn items(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (one, list) = match self.events {
-            Events::One(event) => (Some(event), None),
-            Events::List(list) => (None, Some(list.items())),
-        };
-        one.into_iter().chain(list.into_iter().flatten())
+    pub(super) fn items(&self) -> &[&'a RawValue] {
+        match &self.events {
+            Events::One(event) => std::slice::from_ref(event),
+            Events::List(list) => list,
+        }
     }
 
     /// The write key in the body: of the batch, else of its first event, where browsers put it.
     pub(super) fn write_key(&self) -> Option<String> {
-        let of_first = || string(self.items().next()?.get("writeKey")?);
+        let of_first = || string(Value::from(*self.items().first()?).get("writeKey")?);
         self.write_key.clone().or_else(of_first).map(Cow::into_owned)
     }
 }
 
-/// Decodes a body.
-pub(super) fn decode(body: &[u8], shape: Shape) -> Result<Envelope<'_>, Refusal> {
+/// Decodes a body. Of a batch it gives `most` events and one more at most, so that a body of a million commas
+/// takes no memory.
+pub(super) fn decode(body: &[u8], shape: Shape, most: usize) -> Result<Envelope<'_>, Refusal> {
     let invalid = |message| Refusal::new(IngestCode::InvalidJson, message);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|_| invalid("the body is not UTF-8"))?;
+    let is_object = text.trim_ascii_start().starts_with('{');
+    if is_object && shape == Shape::Batch {
+        // One pass: every event is found to be JSON where it stands.
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let batch = Outside(most).deserialize(&mut reader);
+        if let (Ok(batch), Ok(())) = (batch, reader.end()) {
+            return Ok(batch);
+        }
+    }
     let raw: &RawValue = serde_json::from_str(text).map_err(|_| invalid("the body is not JSON"))?;
-    let outside = Value::from(raw);
-    if outside.kind() != JsonKind::Object {
+    if !is_object {
         return Err(invalid("the body is not an object"));
     }
     if let Shape::Single(_) = shape {
         return Ok(Envelope {
-            events: Events::One(outside),
-            write_key: None,
-            context: None,
-            integrations: None,
-            sent_at: None,
+            events: Events::One(raw),
+            ..Envelope::default()
         });
     }
-    let mut list = None;
-    let (mut write_key, mut context, mut integrations, mut sent_at) = (None, None, None, None);
-    for (name, value) in outside.entries() {
-        match name.unescape().text.as_ref() {
-            "batch" => list = Some(value),
-            "writeKey" => write_key = string(value),
-            "context" => context = Some(value).filter(|value| value.kind() == JsonKind::Object),
-            "integrations" => integrations = Some(value).filter(|value| value.kind() == JsonKind::Object),
-            "sentAt" => sent_at = timestamp(value),
-            _ => {}
-        }
-    }
+    // JSON it is, so its `batch` is at fault, or an earlier entry of that name.
+    let list = Value::from(raw).get("batch");
     let list = list.filter(|list| list.kind() == JsonKind::Array);
     let list = list.ok_or_else(|| {
         Refusal::of_field(
@@ -86,13 +101,87 @@ pub(super) fn decode(body: &[u8], shape: Shape) -> Result<Envelope<'_>, Refusal>
             "a batch needs a `batch` that is an array",
         )
     })?;
-    Ok(Envelope {
-        events: Events::List(list),
-        write_key,
-        context,
-        integrations,
-        sent_at,
-    })
+    let events = Items(most).deserialize(&mut serde_json::Deserializer::from_str(list.text()));
+    let mut batch = Envelope {
+        events: Events::List(events.map_err(|_| invalid("the batch cannot be read"))?),
+        ..Envelope::default()
+    };
+    for (name, value) in Value::from(raw).entries() {
+        batch.set(&name.unescape().text, value);
+    }
+    Ok(batch)
+}
+
+/// Reads the outside of a batch in one pass. Of equal names the last one counts.
+struct Outside(usize);
+
+impl<'de> DeserializeSeed<'de> for Outside {
+    type Value = Envelope<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Outside {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a batch")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut batch = Envelope::default();
+        let mut found = false;
+        // A name with escapes needs memory of its own; the raw text never does.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let name = Value::from(name)
+                .as_str()
+                .map(|name| name.text)
+                .unwrap_or_default();
+            if name == "batch" {
+                found = true;
+                batch.events = Events::List(map.next_value_seed(Items(self.0))?);
+            } else {
+                batch.set(&name, Value::from(map.next_value::<&'de RawValue>()?));
+            }
+        }
+        match found {
+            true => Ok(batch),
+            false => Err(A::Error::missing_field("batch")),
+        }
+    }
+}
+
+/// Reads so many items of an array and one more; those beyond are read over.
+struct Items(usize);
+
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+            if list.len() > self.0 {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
+        Ok(list)
+    }
 }
 
 /// A string that says something.
@@ -113,10 +202,11 @@ mod tests {
     use crate::pipeline::Kind;
 
     fn texts(body: &str) -> Vec<String> {
-        decode(body.as_bytes(), Shape::Batch)
+        decode(body.as_bytes(), Shape::Batch, 10)
             .unwrap()
             .items()
-            .map(|item| item.text().to_owned())
+            .iter()
+            .map(|item| item.get().to_owned())
             .collect()
     }
 
@@ -129,14 +219,14 @@ mod tests {
 
     #[test]
     fn the_key_of_the_batch_wins_over_that_of_an_event() {
-        let key = |body: &str| decode(body.as_bytes(), Shape::Batch).unwrap().write_key();
+        let key = |body: &str| decode(body.as_bytes(), Shape::Batch, 10).unwrap().write_key();
         assert_eq!(
             key(r#"{"batch":[{"writeKey":"b"}],"writeKey":"a"}"#).as_deref(),
             Some("a")
         );
         assert_eq!(key(r#"{"batch":[{"writeKey":"b"}]}"#).as_deref(), Some("b"));
         assert_eq!(key(r#"{"batch":[3]}"#), None);
-        let single = decode(br#"{"writeKey":"c"}"#, Shape::Single(Kind::Track)).unwrap();
+        let single = decode(br#"{"writeKey":"c"}"#, Shape::Single(Kind::Track), 10).unwrap();
         assert_eq!(single.write_key().as_deref(), Some("c"));
     }
 
@@ -152,15 +242,31 @@ mod tests {
             "{\"batch\":[NaN]}",
             "{\"batch\":[]} x",
         ] {
-            let refusal = decode(body.as_bytes(), Shape::Batch).unwrap_err();
+            let refusal = decode(body.as_bytes(), Shape::Batch, 10).unwrap_err();
             assert_eq!(refusal.code, IngestCode::InvalidJson, "{body}");
         }
-        assert!(decode(b"{\"batch\":[\"\xff\"]}", Shape::Batch).is_err());
+        assert!(decode(b"{\"batch\":[\"\xff\"]}", Shape::Batch, 10).is_err());
     }
 
     #[test]
     fn nesting_costs_no_stack() {
         let deep = format!("{{\"batch\":[{}{}]}}", "[".repeat(200_000), "]".repeat(200_000));
         assert_eq!(texts(&deep).len(), 1);
+    }
+
+    #[test]
+    fn of_equal_names_the_last_counts_and_too_many_events_are_one_too_many() {
+        assert_eq!(texts(r#"{"batch":1,"b\u0061tch":[1],"batch":[2,3]}"#), ["2", "3"]);
+        let body = format!("{{\"batch\":[{}0],\"writeKey\":\"a\"}}", "0,".repeat(5_000));
+        let decoded = decode(body.as_bytes(), Shape::Batch, 10).unwrap();
+        assert_eq!(
+            (decoded.items().len(), decoded.write_key().as_deref()),
+            (11, Some("a"))
+        );
+        let cut = body.replace("0]", "0");
+        assert_eq!(
+            decode(cut.as_bytes(), Shape::Batch, 10).unwrap_err().code,
+            IngestCode::InvalidJson
+        );
     }
 }

@@ -7,6 +7,7 @@ use millrace_event::{IngestCode, Timestamp};
 use millrace_service::config::{ByteSize, Faults};
 use millrace_store::rules::Alias;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::decode::{Envelope, string, timestamp};
 use super::outcome::Fault;
@@ -122,7 +123,7 @@ pub(super) struct Terms<'t> {
 }
 
 /// An event that may go on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Prepared<'a> {
     pub(super) message_id: Cow<'a, str>,
     /// The Kafka key: anonymous id, else user id, else message id.
@@ -134,7 +135,7 @@ pub(super) struct Prepared<'a> {
     pub(super) sent_at: Option<Timestamp>,
     pub(super) kind: Kind,
     /// As sent, but for what the batch adds, what was missing, and the write key, which is nobody's business.
-    pub(super) event: Cow<'a, str>,
+    pub(super) event: Cow<'a, RawValue>,
 }
 
 #[derive(Default)]
@@ -154,12 +155,13 @@ struct Known<'a> {
 
 /// Judges one event and makes it ready.
 pub(super) fn prepare<'a>(
-    item: Value<'a>,
+    source: &'a RawValue,
     shape: Shape,
     batch: &Envelope<'a>,
     terms: Terms<'_>,
 ) -> Result<Prepared<'a>, Fault> {
     let Terms { limits, clocks, .. } = terms;
+    let item = Value::from(source);
     let known = Known::of(item);
     let given = known.message_id.and_then(id);
     let fault = |refusal| Fault {
@@ -259,6 +261,15 @@ pub(super) fn prepare<'a>(
     }
     let person = anonymous_id.or(user_id);
     let key = person.clone().unwrap_or_else(|| message_id.clone()).into_owned();
+    let event = match changes.apply(item) {
+        None => Cow::Borrowed(source),
+        Some(text) => Cow::Owned(RawValue::from_string(text).map_err(|_| {
+            fault(Refusal::new(
+                IngestCode::InvalidEvent,
+                "the event cannot be written as JSON",
+            ))
+        })?),
+    };
     Ok(Prepared {
         message_id,
         key,
@@ -266,7 +277,7 @@ pub(super) fn prepare<'a>(
         marks,
         sent_at: told.sent_at,
         kind,
-        event: changes.apply(item),
+        event,
     })
 }
 
@@ -302,6 +313,11 @@ fn id(value: Value<'_>) -> Option<Cow<'_, str>> {
 }
 
 fn is_deeper_than(text: &str, limit: usize) -> bool {
+    // Counting goes many bytes at a time, and hardly any event has that many brackets.
+    let opening = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    if opening <= limit {
+        return false;
+    }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match byte {

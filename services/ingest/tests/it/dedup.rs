@@ -1,64 +1,8 @@
 //! One event for one message id.
 
-use std::process::{Child, Command, Stdio};
-
-use millrace_testkit::process::{free_address, listens};
+use millrace_testkit::redis::Server;
 
 use super::*;
-
-/// A Redis of a test's own, to be stopped.
-struct OwnRedis {
-    child: Child,
-    directory: tempfile::TempDir,
-    address: std::net::SocketAddr,
-}
-
-impl OwnRedis {
-    async fn start() -> Self {
-        let (directory, address) = (tempfile::tempdir().unwrap(), free_address().unwrap());
-        let redis = Self {
-            child: Self::spawn(&directory, address),
-            directory,
-            address,
-        };
-        listens(redis.address, PATIENCE).await.unwrap();
-        redis
-    }
-
-    fn spawn(directory: &tempfile::TempDir, address: std::net::SocketAddr) -> Child {
-        Command::new("redis-server")
-            .args([
-                "--port",
-                &address.port().to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(directory.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed")
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    async fn start_again(&mut self) {
-        self.child = Self::spawn(&self.directory, self.address);
-        listens(self.address, PATIENCE).await.unwrap();
-    }
-}
-
-impl Drop for OwnRedis {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 /// Waits until the gateway says that it has its connection to Redis, or that it has not.
 async fn connected(pipeline: &Pipeline, wanted: bool) {
@@ -155,16 +99,13 @@ async fn after_kill_9_in_the_middle_a_client_that_repeats_everything_gets_each_e
 
 #[tokio::test]
 async fn while_redis_is_away_events_are_accepted_and_counted() {
-    let mut redis = OwnRedis::start().await;
-    let pipeline = start(vec![(
-        "MILLRACE__REDIS__URL",
-        format!("redis://{}", redis.address),
-    )])
-    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut redis = Server::start(directory.path()).await.unwrap();
+    let pipeline = start(vec![("MILLRACE__REDIS__URL", redis.url())]).await;
     let sender = pipeline.sender();
     connected(&pipeline, true).await;
     insist(&sender, "/v1/track", &track("before")).await;
-    redis.kill();
+    redis.kill().await.unwrap();
     connected(&pipeline, false).await;
     for _ in 0..2 {
         assert_eq!(
@@ -177,7 +118,7 @@ async fn while_redis_is_away_events_are_accepted_and_counted() {
         .await
         .unwrap();
     assert!((unreserved - 2.0).abs() < 0.5, "{unreserved}");
-    redis.start_again().await;
+    redis.start_again().await.unwrap();
     connected(&pipeline, true).await;
     for _ in 0..2 {
         assert_eq!(
@@ -192,4 +133,38 @@ async fn while_redis_is_away_events_are_accepted_and_counted() {
         .map(|id| events[*id].len())
         .collect();
     assert_eq!(counts, [1, 2, 1]);
+}
+
+#[tokio::test]
+async fn history_is_remembered_longer_also_under_a_servers_key_at_the_door_for_it() {
+    let pipeline = start(vec![
+        ("MILLRACE__DEDUP__LIVE", "1s".to_owned()),
+        ("MILLRACE__DEDUP__IMPORT", "1h".to_owned()),
+    ])
+    .await;
+    let sender = pipeline.sender();
+    let accepted = async || {
+        let accepted = pipeline
+            .metric("ingest", "millrace_ingest_events_accepted_total", "")
+            .await;
+        accepted.unwrap()
+    };
+    let batch = |id: &str| json!({ "batch": [track(id)] });
+    assert_eq!(
+        sender.post("/v1/import", &batch("old")).await.unwrap().status,
+        200
+    );
+    assert_eq!(sender.post("/v1/batch", &batch("new")).await.unwrap().status, 200);
+    let before = accepted().await;
+    // The copy of the live one is an event again as soon as its time is over, which is later than the other's.
+    let over = until("the end of the live window", PATIENCE, || async {
+        sender.post("/v1/batch", &batch("new")).await?;
+        Ok((accepted().await > before + 0.5).then_some(()))
+    });
+    over.await.unwrap();
+    for path in ["/v1/import", "/v1/batch"] {
+        assert_eq!(sender.post(path, &batch("old")).await.unwrap().status, 200);
+    }
+    let events = all_arrived(&pipeline, &BTreeSet::from(["old".to_owned(), "new".to_owned()])).await;
+    assert_eq!(events["old"].len(), 1, "remembered");
 }

@@ -28,10 +28,10 @@ impl<'a> Changes<'a> {
         self.dropped.push(name);
     }
 
-    /// The text; borrowed where nothing changes.
-    pub(super) fn apply(&self, object: Value<'a>) -> Cow<'a, str> {
+    /// The text; none where nothing changes.
+    pub(super) fn apply(&self, object: Value<'a>) -> Option<String> {
         if self.front.is_empty() && self.back.is_empty() && self.dropped.is_empty() {
-            return Cow::Borrowed(object.text());
+            return None;
         }
         let mut text = Object::with_capacity(object.text().len() + 256);
         for (name, json) in &self.front {
@@ -50,7 +50,7 @@ impl<'a> Changes<'a> {
         for (name, json) in &self.back {
             text.entry(&format!("\"{name}\""), json);
         }
-        Cow::Owned(text.end())
+        Some(text.end())
     }
 }
 

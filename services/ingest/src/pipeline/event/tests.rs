@@ -13,14 +13,14 @@ fn terms<T>(judge: impl FnOnce(Terms<'_>) -> T) -> T {
 }
 
 fn batch(body: &str) -> Result<(String, String, String), (IngestCode, Option<String>)> {
-    let envelope = decode(body.as_bytes(), Shape::Batch).unwrap();
-    let item = envelope.items().next().unwrap();
+    let envelope = decode(body.as_bytes(), Shape::Batch, 10).unwrap();
+    let item = *envelope.items().first().unwrap();
     terms(|terms| prepare(item, Shape::Batch, &envelope, terms))
         .map(|prepared| {
             (
                 prepared.message_id.into_owned(),
                 prepared.key,
-                prepared.event.into_owned(),
+                prepared.event.get().to_owned(),
             )
         })
         .map_err(|fault| (fault.refusal.code, fault.refusal.field.map(Cow::into_owned)))
@@ -28,10 +28,10 @@ fn batch(body: &str) -> Result<(String, String, String), (IngestCode, Option<Str
 
 fn single(kind: Kind, body: &str) -> (String, String) {
     let shape = Shape::Single(kind);
-    let envelope = decode(body.as_bytes(), shape).unwrap();
-    let item = envelope.items().next().unwrap();
+    let envelope = decode(body.as_bytes(), shape, 10).unwrap();
+    let item = *envelope.items().first().unwrap();
     let prepared = terms(|terms| prepare(item, shape, &envelope, terms)).unwrap();
-    (prepared.message_id.into_owned(), prepared.event.into_owned())
+    (prepared.message_id.into_owned(), prepared.event.get().to_owned())
 }
 
 #[test]
@@ -142,6 +142,7 @@ fn brackets_in_strings_are_not_nesting() {
         &format!(r#"{{"a\"[":"{}"}}"#, "[".repeat(500)),
         2
     ));
+    assert!(!is_deeper_than(&format!("[{}1]", "[1],".repeat(500)), 2));
     assert!(is_deeper_than("[[[1]]]", 2));
     assert!(!is_deeper_than("[[1],[1],[1]]", 2));
 }

@@ -1,0 +1,111 @@
+//! What many requests want of the memory at the same moment, in few scripts: one per workspace and kind, all of
+//! them in one pipeline.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::{CHUNK, DONE, Dedup, RELEASE, RESERVE, Window, millis};
+use crate::{Error, Part, WorkspaceId};
+
+/// What is to be done with ids. The order is that of the scripts: a copy of what is done in the same moment is
+/// a duplicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// They are marked done, for the time of an event as it happens.
+    DoneLive,
+    /// For the time of history.
+    DoneImport,
+    /// They are given up.
+    Release,
+    /// They are reserved where nothing is known.
+    Reserve,
+}
+
+impl From<Window> for Step {
+    fn from(window: Window) -> Self {
+        match window {
+            Window::Live => Self::DoneLive,
+            Window::Import => Self::DoneImport,
+        }
+    }
+}
+
+/// What one request wants.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) workspace: WorkspaceId,
+    pub(super) step: Step,
+    pub(super) fingerprints: Vec<String>,
+}
+
+/// For [`Step::Reserve`] what is known about each id, for the others nothing.
+pub(super) type Answer = Result<Vec<String>, Error>;
+
+/// Asks everything at once; the answers are in the order of the questions.
+pub(super) async fn ask(dedup: Dedup, questions: Vec<Question>) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = Vec::with_capacity(questions.len());
+    answers.resize_with(questions.len(), || Ok(Vec::new()));
+    // Of each script: whose ids it has, how many of whom, and all of them.
+    let mut groups: BTreeMap<(Step, WorkspaceId), (Vec<(usize, usize)>, Vec<String>)> = BTreeMap::new();
+    for (place, question) in questions.into_iter().enumerate() {
+        let (shares, all) = groups.entry((question.step, question.workspace)).or_default();
+        shares.push((place, question.fingerprints.len()));
+        all.extend(question.fingerprints);
+    }
+    let scripts = groups
+        .iter()
+        .map(|((step, workspace), (_, fingerprints))| run(&dedup, *step, workspace, fingerprints));
+    let known = join_all(scripts).await;
+    for ((shares, _), known) in groups.into_values().zip(known) {
+        match known {
+            Ok(known) => {
+                let mut known = known.into_iter();
+                for (place, share) in shares {
+                    if let Some(answer) = answers.get_mut(place) {
+                        *answer = Ok(known.by_ref().take(share).collect());
+                    }
+                }
+            }
+            Err(error) => {
+                for (place, _) in shares {
+                    if let Some(answer) = answers.get_mut(place) {
+                        *answer = Err(error.copy());
+                    }
+                }
+            }
+        }
+    }
+    answers
+}
+
+/// Runs one kind of script over the ids of one workspace, [`CHUNK`] of them at a time.
+async fn run(dedup: &Dedup, step: Step, workspace: &WorkspaceId, fingerprints: &[String]) -> Answer {
+    let mut all = Vec::new();
+    for fingerprints in fingerprints.chunks(CHUNK) {
+        let (script, first) = match step {
+            Step::Reserve => {
+                let pending = millis(dedup.config.pending);
+                let first = vec![dedup.owner(&dedup.run), pending];
+                let known: Vec<String> = dedup
+                    .run_script(&RESERVE, workspace, &dedup.run, first, fingerprints)
+                    .await?;
+                if known.len() != fingerprints.len() {
+                    return Err(Error::Corrupt {
+                        part: Part::Redis,
+                        what: "the answer to a reservation",
+                    });
+                }
+                all.extend(known);
+                continue;
+            }
+            Step::DoneLive => (&DONE, dedup.lifetime(Window::Live)),
+            Step::DoneImport => (&DONE, dedup.lifetime(Window::Import)),
+            Step::Release => (&RELEASE, dedup.owner(&dedup.run)),
+        };
+        let _: i64 = dedup
+            .run_script(script, workspace, &dedup.run, vec![first], fingerprints)
+            .await?;
+    }
+    Ok(all)
+}

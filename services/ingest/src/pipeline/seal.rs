@@ -1,0 +1,122 @@
+//! Steps 7 and 8 up to the first look at the types, and the record that the journal gets.
+
+use std::collections::BTreeMap;
+
+use millrace_event::IngestCode;
+use millrace_event::envelope::{Envelope as _, Ingest, Text, V1};
+use millrace_event::header::{Headers, TRACEPARENT};
+use millrace_event::json::Value;
+use millrace_event::partition;
+use millrace_event::topic::MAX_RECORD_BYTES;
+use millrace_store::keys::Key;
+use serde_json::value::RawValue;
+
+use super::acceptance::Candidate;
+use super::event::Prepared;
+use super::outcome::Fault;
+use super::{Refusal, Submission, rules, types};
+use crate::journal::{Entry, Topic};
+
+/// Room for what an envelope has beside its event.
+const AROUND: usize = 640;
+
+/// Puts the events of one request into their envelopes; what they share is made once.
+pub(super) struct Sealer<'s> {
+    key: &'s Key,
+    fixed: &'s types::Fixed,
+    submission: &'s Submission,
+    partitions: u32,
+    /// What is noticed about the request.
+    mark: Option<&'static str>,
+    envelope: Ingest<'s>,
+}
+
+impl<'s> Sealer<'s> {
+    pub(super) fn new(
+        key: &'s Key,
+        fixed: &'s types::Fixed,
+        submission: &'s Submission,
+        partitions: u32,
+        mark: Option<&'static str>,
+    ) -> Self {
+        let headers: BTreeMap<_, _> = submission
+            .headers
+            .iter()
+            .map(|(name, value)| (Text::from(name.as_str()), Text::from(value.as_str())))
+            .collect();
+        let ip = submission.ip.and_then(|ip| key.ip_policy.apply(ip));
+        let envelope = Ingest {
+            version: V1,
+            workspace: Text::from(key.workspace.as_str()),
+            source: Text::from(key.source.as_str()),
+            key_id: Text::from(key.id.as_str()),
+            key_kind: key.kind,
+            received_at: submission.received_at,
+            sent_at: None,
+            ip: ip.map(|ip| Text::from(ip.to_string())),
+            headers,
+            marks: Vec::new(),
+            message_id: Text::from(""),
+            event: RawValue::NULL,
+        };
+        Self {
+            key,
+            fixed,
+            submission,
+            partitions,
+            mark,
+            envelope,
+        }
+    }
+
+    /// The event number `index` of the request as the journal gets it.
+    pub(super) fn seal(&mut self, index: usize, event: &'s Prepared<'_>) -> Result<Candidate, Fault> {
+        let message_id = &*event.message_id;
+        let fault = |refusal| Fault {
+            message_id: Some(message_id.to_owned()),
+            refusal,
+        };
+        let text = Value::from(&*event.event);
+        if let Some(field) = rules::missing(text, &self.key.rules.required) {
+            return Err(fault(Refusal::of_field(
+                IngestCode::MissingField,
+                field.to_owned(),
+                "every event of the workspace needs this field",
+            )));
+        }
+        let said = types::read(text, event.person.as_deref(), self.key.kind, self.fixed);
+        let envelope = &mut self.envelope;
+        envelope.sent_at = event.sent_at;
+        envelope.marks.clear();
+        let marks = event.marks.iter().copied().chain(self.mark);
+        envelope.marks.extend(marks.map(Text::from));
+        envelope.message_id = Text::from(message_id);
+        envelope.event = &event.event;
+        let mut value = Vec::with_capacity(text.text().len() + AROUND);
+        envelope.write(&mut value);
+        if value.len() + event.key.len() > MAX_RECORD_BYTES {
+            return Err(fault(Refusal::new(
+                IngestCode::EventTooLarge,
+                "the event is too large with its envelope",
+            )));
+        }
+        let mut headers = Headers::new();
+        if let Some(traceparent) = &self.submission.traceparent {
+            headers.push(TRACEPARENT, traceparent.as_bytes());
+        }
+        let key = event.key.as_bytes();
+        Ok(Candidate {
+            index,
+            message_id: message_id.to_owned(),
+            received_at: self.submission.received_at,
+            said,
+            entry: Entry {
+                topic: Topic::Ingest,
+                partition: partition::of_key(key, self.partitions),
+                key: key.to_vec(),
+                headers,
+                value,
+            },
+        })
+    }
+}
