@@ -27,6 +27,15 @@ pub const HEADER_LEN: usize = 14;
 /// The largest payload that either side sends or accepts, in bytes (64 MiB).
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
+/// Calls of one event that may wait for their replies at once.
+pub const MAX_CALLS: usize = 16;
+
+/// Events that one worker has in flight at once.
+pub const MAX_FLIGHT: usize = 1;
+
+/// The largest argument of a [`Call`], in bytes of JSON (2 MiB).
+pub const MAX_ARGUMENT: usize = 2 << 20;
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -45,6 +54,9 @@ pub enum Kind {
     Reply = 6,
     /// Worker to parent: lines that functions logged ([`Log`]), before the verdicts of the same batch.
     Log = 7,
+    /// Worker to parent: nobody waits for the call with this id any more. Without a payload, not answered; a reply
+    /// may be on its way all the same.
+    Cancel = 8,
 }
 
 impl TryFrom<u8> for Kind {
@@ -59,6 +71,7 @@ impl TryFrom<u8> for Kind {
             5 => Self::Call,
             6 => Self::Reply,
             7 => Self::Log,
+            8 => Self::Cancel,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -218,6 +231,9 @@ pub struct Function {
 pub struct Limits {
     /// Wall time for one event through the whole chain, in milliseconds.
     pub wall_ms: u64,
+    /// Processor time for the same, in milliseconds; `None`: as much as fits into the wall time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
     /// Heap of one isolate, in bytes.
     pub heap_bytes: usize,
     /// JSON text of all events that one event became, in bytes.
@@ -239,6 +255,10 @@ pub struct Batch<'a> {
     /// The events, run one after the other.
     #[serde(borrow)]
     pub records: Vec<Record<'a>>,
+    /// Wall time for all of them together, in milliseconds: events past it are not run, and go round again. `None`: each
+    /// has its own limit only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ms: Option<u64>,
 }
 
 /// One event of a batch. It carries no identity: parent and worker match by place in the batch.
@@ -266,6 +286,9 @@ const fn is_zero(number: &u32) -> bool {
 pub struct Progress {
     /// Its place in the batch, from 0.
     pub index: usize,
+    /// The place in the chain of the function that runs, from 0, once one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
     /// The engine has no memory left and cannot go on: this worker is to be ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exhausted: bool,
@@ -374,6 +397,9 @@ pub struct Fault {
     /// Column in that line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
+    /// The frames of the chain's own functions, innermost first, one on a line; at most 2,048 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
 }
 
 impl Fault {
@@ -387,6 +413,7 @@ impl Fault {
             function_version: None,
             line: None,
             column: None,
+            stack: None,
         }
     }
 }
@@ -420,6 +447,9 @@ pub struct LogLine {
     /// The event's place in the batch; `None` while the code was being loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
+    /// The place in the chain of the function that spoke, from 0; `None` where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
     /// How loud.
     pub level: LogLevel,
     /// What was said; at most 4,096 characters.
@@ -440,23 +470,28 @@ pub enum LogLevel {
     Error,
 }
 
-/// Something that a function asks the parent to do: the worker itself can reach nothing.
-#[derive(Debug, Serialize, Deserialize)]
+/// Something that a function asks the parent to do: the worker itself can reach nothing. Sent while a batch runs and
+/// only for it: with the batch's verdicts, or with the worker's death, its calls are over. The frame's id is the
+/// call's own, never used twice by one worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
     /// The operation's name.
     pub operation: String,
-    /// Its argument.
+    /// Its argument, at most [`MAX_ARGUMENT`].
     pub argument: Box<RawValue>,
 }
 
 /// The answer to a [`Call`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// The result.
     Done(Box<RawValue>),
     /// What went wrong, as the function will see it.
     Failed(String),
+    /// What is away now and may be back later: as [`Reply::Failed`], and a function that does not catch it asks for
+    /// another try.
+    Unavailable(String),
 }
 
 #[cfg(test)]

@@ -1,50 +1,72 @@
 //! A batch through one chain version, whatever happens to the isolate on the way.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use millrace_event::FunctionCode;
-use millrace_event::frame::{Fault, Load, Outcome, Record};
+use millrace_event::frame::{Batch, Fault, Load, Outcome};
 
+use crate::chain::Told;
 use crate::console::{Console, Logged};
-use crate::isolate::Isolate;
-use crate::watchdog::Watchdog;
+use crate::isolate::{Calls, Isolate};
+use crate::outside::{Arrivals, Outside};
+use crate::place::Place;
+use crate::watchdog::{Watchdog, now};
 
 /// Owns the isolate of one chain version and replaces it when it was stopped.
 pub(crate) struct Runner {
     load: Load,
     watchdog: Watchdog,
     console: Console,
+    calls: Calls,
     isolate: Option<Isolate>,
     /// Why the code does not load; it will not load another time either.
     broken: Option<Fault>,
 }
 
 impl Runner {
-    pub(crate) fn new(load: Load, watchdog: Watchdog) -> Self {
+    pub(crate) fn new(load: Load, watchdog: Watchdog, (outside, arrivals): (Outside, Arrivals)) -> Self {
         Self {
             load,
             watchdog,
             console: Console::default(),
+            calls: Calls::new(outside, arrivals),
             isolate: None,
             broken: None,
         }
     }
 
-    /// Runs events one after the other; one outcome each, in order. `progress` holds the index of the event that
-    /// is being run.
+    /// Runs events one after the other; one outcome each, in order. `progress` holds the place of the event and the
+    /// function that run. Past the batch's budget events are not run, and go round again; loading is not part of it.
     ///
     /// # Cancellation
     /// Not safe: drop the runner as well.
     pub(crate) async fn run(
         &mut self,
-        records: &[Record<'_>],
-        progress: &AtomicUsize,
+        batch: &Batch<'_>,
+        progress: &Arc<Place>,
+        told: &SyncSender<Told>,
     ) -> (Vec<Outcome>, Logged) {
+        let records = &batch.records;
         let mut outcomes = Vec::with_capacity(records.len());
+        let mut left = batch.budget_ms.map(Duration::from_millis);
+        self.calls.open(told.clone());
+        self.console.follow(Arc::clone(progress));
         for (index, record) in records.iter().enumerate() {
-            progress.store(index, Ordering::Release);
+            progress.event(index);
+            if left.is_some_and(|left| left.is_zero()) {
+                outcomes.push(past_budget());
+                continue;
+            }
             let outcome = match self.ready().await {
-                Ok(isolate) => isolate.run(index, record).await,
+                Ok((isolate, calls)) => {
+                    let began = now();
+                    let outcome = isolate.run(index, record, left, calls).await;
+                    let ended = now();
+                    left = left.map(|left| left.saturating_sub(ended - began));
+                    outcome.unwrap_or_else(past_budget)
+                }
                 Err(fault) => {
                     // Whatever kept the code from loading would do so for each event: the rest shares the fault.
                     let rest = records.len() - outcomes.len();
@@ -59,6 +81,7 @@ impl Runner {
             isolate.tidy().await;
         }
         self.isolate.take_if(|isolate| isolate.is_spent());
+        self.calls.close();
         (outcomes, self.console.take())
     }
 
@@ -67,13 +90,13 @@ impl Runner {
         self.isolate.as_mut().map_or(0, Isolate::heap_bytes)
     }
 
-    async fn ready(&mut self) -> Result<&mut Isolate, Fault> {
+    async fn ready(&mut self) -> Result<(&mut Isolate, &mut Calls), Fault> {
         if let Some(fault) = &self.broken {
             return Err(fault.clone());
         }
         let isolate = match self.isolate.take() {
             Some(isolate) => isolate,
-            None => match Isolate::load(&self.load, &self.watchdog, &self.console).await {
+            None => match Isolate::load(&self.load, &self.watchdog, &self.console, &mut self.calls).await {
                 Ok(isolate) => isolate,
                 Err(fault) => {
                     if fault.code == FunctionCode::CompileError {
@@ -83,6 +106,12 @@ impl Runner {
                 }
             },
         };
-        Ok(self.isolate.insert(isolate))
+        Ok((self.isolate.insert(isolate), &mut self.calls))
     }
+}
+
+/// An event that had no time beside those of others: it comes back, and is run then.
+fn past_budget() -> Outcome {
+    let text = "its workspace used up the time that it has beside others in one batch";
+    Outcome::retry(Fault::new(FunctionCode::WallLimit, text), None)
 }

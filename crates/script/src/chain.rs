@@ -4,14 +4,15 @@
 //! give up the one used least. One thread for each also gives each its own stack and its own CPU clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use millrace_event::frame::{Batch, Load, Outcome, Progress, Usage};
+use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, Outcome, Progress, Usage};
 
 use crate::batch::Runner;
 use crate::console::Logged;
+use crate::outside::{Outside, Replies};
+use crate::place::Place;
 use crate::watchdog::{Watchdog, now};
 
 /// How often progress is told.
@@ -26,18 +27,36 @@ pub enum ChainError {
     /// The batch is not what the protocol says.
     #[error("a batch cannot be read")]
     Batch(#[source] serde_json::Error),
-    /// Whoever is told about progress cannot be told.
-    #[error("progress cannot be reported")]
-    Tick(#[source] std::io::Error),
+    /// Whoever is told about a running batch cannot be told.
+    #[error("what happens in a batch cannot be told")]
+    Tell(#[source] std::io::Error),
     /// The chain's thread is gone.
     #[error("the thread of a chain ended")]
     Gone,
 }
 
+/// What is said while a batch runs.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// How far it is.
+    Progress(Progress),
+    /// A function asks for something outside; the reply goes to [`Replies`] under this id.
+    Call(u64, &'a Call),
+    /// Nobody waits for this call any more.
+    Cancel(u64),
+}
+
+/// What a chain's thread tells while it runs a batch.
+pub(crate) enum Told {
+    Call(u64, Call),
+    Cancel(u64),
+    Done(Result<(Vec<Outcome>, Logged), ChainError>),
+}
+
 pub(crate) struct Job {
     batch: Vec<u8>,
-    progress: Arc<AtomicUsize>,
-    done: SyncSender<Result<(Vec<Outcome>, Logged), ChainError>>,
+    progress: Arc<Place>,
+    told: SyncSender<Told>,
 }
 
 /// The functions of one chain version, ready to run. Dropping it ends the thread after the batch it runs.
@@ -53,35 +72,38 @@ impl Chain {
     }
 
     /// Runs a batch, the JSON text of a [`Batch`], and blocks until each of its events has an outcome. Meanwhile
-    /// `tick` is told every few milliseconds how far it is; when it is told that the engine is exhausted, this
-    /// never returns and the process is to be ended.
+    /// `tell` is told every few milliseconds how far it is, and of each call that a function makes; when it is told
+    /// that the engine is exhausted, this never returns and the process is to be ended.
     ///
     /// # Errors
-    /// When the batch cannot be read, the thread ended, or `tick` gave up.
+    /// When the batch cannot be read, the thread ended, or `tell` gave up.
     pub fn run(
         &self,
         batch: Vec<u8>,
-        mut tick: impl FnMut(Progress) -> std::io::Result<()>,
+        mut tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<(Vec<Outcome>, Logged), ChainError> {
-        let (done, outcome) = mpsc::sync_channel(1);
-        let progress = Arc::new(AtomicUsize::new(0));
+        let (told, happens) = mpsc::sync_channel(MAX_CALLS);
+        let progress = Arc::new(Place::new());
         let job = Job {
             batch,
             progress: Arc::clone(&progress),
-            done,
+            told,
         };
         self.jobs.send(job).map_err(|_| ChainError::Gone)?;
         loop {
-            match outcome.recv_timeout(TICK) {
-                Ok(result) => return result,
+            match happens.recv_timeout(TICK) {
+                Ok(Told::Done(result)) => return result,
+                Ok(Told::Call(id, call)) => tell(Said::Call(id, &call)).map_err(ChainError::Tell)?,
+                Ok(Told::Cancel(id)) => tell(Said::Cancel(id)).map_err(ChainError::Tell)?,
                 Err(RecvTimeoutError::Disconnected) => return Err(ChainError::Gone),
                 Err(RecvTimeoutError::Timeout) => {
-                    let index = progress.load(Ordering::Acquire);
-                    tick(Progress {
+                    let (index, position) = progress.get();
+                    tell(Said::Progress(Progress {
                         index,
+                        position,
                         exhausted: crate::isolate::is_exhausted(),
-                    })
-                    .map_err(ChainError::Tick)?;
+                    }))
+                    .map_err(ChainError::Tell)?;
                 }
             }
         }
@@ -89,7 +111,7 @@ impl Chain {
 }
 
 /// The thread: runs batches until the [`Chain`] is gone.
-pub(crate) fn serve(load: Load, watchdog: Watchdog, incoming: &Receiver<Job>) {
+pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: &Receiver<Job>) {
     // The engine posts delayed tasks (garbage collection) to the runtime that is entered where its isolate is
     // made, so the runtime must live at least as long as the isolate.
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -99,18 +121,18 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, incoming: &Receiver<Job>) {
         Ok(runtime) => runtime,
         Err(error) => {
             if let Ok(job) = incoming.recv() {
-                answer(&job.done, Err(ChainError::Start(error)));
+                answer(&job.told, Err(ChainError::Start(error)));
             }
             return;
         }
     };
     let _entered = runtime.enter();
-    let mut runner = Runner::new(load, watchdog);
+    let mut runner = Runner::new(load, watchdog, Outside::new(replies));
     while let Ok(job) = incoming.recv() {
         let result = match serde_json::from_slice::<Batch<'_>>(&job.batch) {
             Ok(batch) => {
                 let (began, cpu) = (now(), thread_cpu());
-                let (outcomes, mut logged) = runtime.block_on(runner.run(&batch.records, &job.progress));
+                let (outcomes, mut logged) = runtime.block_on(runner.run(&batch, &job.progress, &job.told));
                 logged.usage = Usage {
                     cpu_us: micros(thread_cpu().saturating_sub(cpu)),
                     wall_us: micros(now() - began),
@@ -120,7 +142,7 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, incoming: &Receiver<Job>) {
             }
             Err(error) => Err(ChainError::Batch(error)),
         };
-        answer(&job.done, result);
+        answer(&job.told, result);
     }
 }
 
@@ -135,9 +157,6 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Whoever asked may be gone; the batch was run all the same.
-fn answer(
-    done: &SyncSender<Result<(Vec<Outcome>, Logged), ChainError>>,
-    result: Result<(Vec<Outcome>, Logged), ChainError>,
-) {
-    drop(done.send(result));
+fn answer(told: &SyncSender<Told>, result: Result<(Vec<Outcome>, Logged), ChainError>) {
+    drop(told.send(Told::Done(result)));
 }

@@ -6,6 +6,7 @@ use deno_core::JsRuntime;
 use millrace_event::frame::Load;
 
 use crate::chain::{self, Chain, ChainError, Job};
+use crate::outside::Replies;
 use crate::watchdog::Watchdog;
 
 /// Stack of a chain's thread, in bytes. The engine limits JavaScript to about 1 MiB of it; parsing and
@@ -16,6 +17,7 @@ const STACK: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Host {
     chains: SyncSender<Start>,
+    replies: Replies,
 }
 
 struct Start {
@@ -36,19 +38,26 @@ impl Host {
     pub fn start() -> std::io::Result<Self> {
         let watchdog = Watchdog::start()?;
         let (chains, starts) = mpsc::sync_channel::<Start>(1);
+        let replies = Replies::default();
+        let waiting = replies.clone();
         std::thread::Builder::new().name("engine".into()).spawn(move || {
             JsRuntime::init_platform(None);
             for Start { load, jobs, started } in starts {
-                let watchdog = watchdog.clone();
+                let (watchdog, replies) = (watchdog.clone(), waiting.clone());
                 let thread = std::thread::Builder::new()
                     .name("chain".into())
                     .stack_size(STACK)
-                    .spawn(move || chain::serve(load, watchdog, &jobs));
+                    .spawn(move || chain::serve(load, watchdog, replies, &jobs));
                 // Whoever asked may be gone; then the chain's thread finds its queue closed and ends.
                 drop(started.send(thread.map(drop)));
             }
         })?;
-        Ok(Self { chains })
+        Ok(Self { chains, replies })
+    }
+
+    /// Where the replies to calls are handed in.
+    pub fn replies(&self) -> Replies {
+        self.replies.clone()
     }
 
     /// Starts the thread of one chain version; its isolate is made with the first batch.

@@ -6,6 +6,7 @@
 //!
 //! An isolate lives on the thread that made it, within a Tokio runtime. Once it was stopped it is spent.
 
+mod calls;
 mod fault;
 mod load;
 mod native;
@@ -29,6 +30,7 @@ use crate::isolate::timers::Timers;
 use crate::isolate::value::Accepted;
 use crate::watchdog::{StopReason, Stopped, Watch, now};
 
+pub(crate) use calls::Calls;
 pub(crate) use load::is_exhausted;
 
 /// What a function's `config` says should become of an event it threw on.
@@ -113,24 +115,38 @@ enum Called {
 }
 
 impl Isolate {
-    /// Runs one event through the chain.
+    /// Runs one event through the chain, within its own limits and what is `left` to its batch; `None` when the latter
+    /// ended first: it says nothing about the event.
     ///
     /// # Cancellation
     /// A dropped future leaves a function in the middle of its work: drop the isolate as well.
-    pub(crate) async fn run(&mut self, index: usize, record: &Record<'_>) -> Outcome {
+    pub(crate) async fn run(
+        &mut self,
+        index: usize,
+        record: &Record<'_>,
+        left: Option<Duration>,
+        calls: &mut Calls,
+    ) -> Option<Outcome> {
         self.console.open(Some(index), self.limits.log_lines);
-        let deadline = self.watch.arm(Duration::from_millis(self.limits.wall_ms));
-        let outcome = self.through(record, deadline).await;
+        let wall = Duration::from_millis(self.limits.wall_ms);
+        let cut_short = left.is_some_and(|left| left < wall);
+        let deadline = self.watch.arm(left.map_or(wall, |left| left.min(wall)));
+        self.watch.meter(self.limits.cpu_ms.map(Duration::from_millis));
+        let outcome = self.through(record, deadline, calls).await;
         // What a function left behind ends with its event.
         self.timers.clear();
+        calls.clear();
         self.watch.disarm();
-        match outcome {
+        Some(match outcome {
             Ok(outcome) => outcome,
             Err(Interrupted::Fault(fault)) => Outcome::dead_letter(fault),
             // `through` says where the chain goes on.
             Err(Interrupted::Retry(fault, after, _)) => Outcome::retry(fault, after.map(millis)),
+            Err(Interrupted::Stopped) if cut_short && self.stopped.get() == Some(Stopped::Wall) => {
+                return None;
+            }
             Err(Interrupted::Stopped) => Outcome::dead_letter(self.stop_fault()),
-        }
+        })
     }
 
     /// Whether it was terminated: it must not run anything any more.
@@ -160,23 +176,40 @@ impl Isolate {
         self.watch.disarm();
     }
 
+    /// Names the function that ran: it may have been given too little by those before it, which only people can judge.
     fn stop_fault(&self) -> Fault {
-        match self.stopped.get() {
+        let (code, text) = match self.stopped.get() {
             Some(Stopped::Heap) => {
                 let limit = self.limits.heap_bytes;
-                Fault::new(
+                (
                     FunctionCode::HeapLimit,
                     format!("used more than {limit} bytes of heap"),
                 )
             }
+            Some(Stopped::Cpu) => {
+                let limit = self.limits.cpu_ms.unwrap_or_default();
+                (
+                    FunctionCode::CpuLimit,
+                    format!("used more than {limit} ms of processor time"),
+                )
+            }
             Some(Stopped::Wall) | None => {
                 let limit = self.limits.wall_ms;
-                Fault::new(FunctionCode::WallLimit, format!("took longer than {limit} ms"))
+                (FunctionCode::WallLimit, format!("took longer than {limit} ms"))
             }
+        };
+        match self.console.position() {
+            Some(position) => self.parts.blame(position, code, text),
+            None => Fault::new(code, text),
         }
     }
 
-    async fn through(&mut self, record: &Record<'_>, deadline: Instant) -> Result<Outcome, Interrupted> {
+    async fn through(
+        &mut self,
+        record: &Record<'_>,
+        deadline: Instant,
+        calls: &mut Calls,
+    ) -> Result<Outcome, Interrupted> {
         let mut events = vec![Event::Text(record.event.get())];
         let mut failed = None;
         let first = usize::try_from(record.position).unwrap_or(usize::MAX);
@@ -184,7 +217,8 @@ impl Isolate {
             let alone = events.len() == 1;
             let mut next = Vec::with_capacity(events.len());
             for event in events {
-                match self.call(position, event, record.context.get(), deadline).await {
+                let context = record.context.get();
+                match self.call(position, event, context, deadline, calls).await {
                     Ok(Passed::Events(events)) => next.extend(events),
                     Ok(Passed::Dropped(fault)) => failed = Some(fault),
                     Err(Interrupted::Retry(fault, after, kept)) => {
@@ -226,7 +260,9 @@ impl Isolate {
         event: Event<'a>,
         context: &str,
         deadline: Instant,
+        calls: &mut Calls,
     ) -> Result<Passed<'a>, Interrupted> {
+        self.console.enter(position);
         let function = &self.parts.functions[position];
         let (on_error, keeps) = (function.on_error, function.keeps);
         let left = deadline.saturating_duration_since(now());
@@ -247,7 +283,7 @@ impl Isolate {
             Event::Written(text) => Some(Rc::clone(text)),
         };
         let called = match self.enter(position, &event, context) {
-            Ok(Called::Waiting(promise, given)) => self.wait(position, promise, given, deadline).await,
+            Ok(Called::Waiting(promise, given)) => self.wait(position, promise, given, deadline, calls).await,
             Ok(Called::Accepted(accepted)) => Ok(accepted),
             Err(interrupted) => Err(interrupted),
         };
@@ -318,8 +354,9 @@ impl Isolate {
         promise: v8::Global<v8::Promise>,
         event: v8::Global<v8::Value>,
         deadline: Instant,
+        calls: &mut Calls,
     ) -> Result<Accepted, Interrupted> {
-        let settled = settle(&mut self.runtime, &self.timers, &promise, deadline).await;
+        let settled = settle(&mut self.runtime, &self.timers, calls, &promise, deadline).await;
         // A microtask that was terminated leaves its promise pending and nothing to do: asked first.
         if self.is_spent() {
             return Err(Interrupted::Stopped);

@@ -3,7 +3,8 @@
 //! A [`Host`] starts the engine. A [`Chain`] holds the functions of one chain version in one isolate on a thread of its own, runs batches of
 //! events through them, and gives one [`Outcome`](millrace_event::frame::Outcome) per event. A function sees the
 //! event and a small `ctx`; it reaches no file, no network, no process, no op of deno_core and cannot make code
-//! from strings.
+//! from strings. What `ctx` offers beyond that are calls ([`Said::Call`]) that the owner of the process carries out,
+//! or not, and answers through [`Replies`].
 //!
 //! What this crate promises about hostile code is what an engine can promise inside one process: a loop is
 //! terminated, a heap that grows is terminated, a promise that cannot settle is noticed, and the isolate is
@@ -21,13 +22,17 @@ pub mod bare;
 mod batch;
 mod chain;
 mod console;
+mod cpu;
 mod host;
 mod isolate;
+mod outside;
+mod place;
 mod watchdog;
 
-pub use chain::{Chain, ChainError};
+pub use chain::{Chain, ChainError, Said};
 pub use console::Logged;
 pub use host::Host;
+pub use outside::Replies;
 
 /// The JavaScript engine of this build.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,10 +6,12 @@
 //! fresh worker, the record that kills gets the fault, the others their own outcome. Nothing JavaScript does ends
 //! this process, and a worker that cannot be started holds its batch until one can: no event is lost or blamed.
 //!
+//! What a function asks for outside of its worker is carried out here while its batch runs: see [`crate::outside`].
 //! What functions did not touch comes out as it went in: see [`crate::restore`].
 //!
 //! A function may therefore run more than once for one event; only the last outcome is given.
 
+mod calls;
 mod complaints;
 mod metrics;
 mod process;
@@ -20,12 +22,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use millrace_event::FunctionCode;
 use millrace_event::frame::{Load, LogLine, Outcome, Usage};
 use millrace_service::{Clock, Condition};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 pub use metrics::Metrics;
+
+use crate::outside::{Outside, Reach};
 
 /// How the pool is built.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub struct Config {
     pub rss_limit: u64,
     /// What a worker gets on top of an event's own limit before it is killed.
     pub grace: Duration,
+    /// Workers that the events of one batch may kill; the rest of them is not run then.
+    pub kills: NonZeroUsize,
+    /// What functions reach outside of their worker.
+    pub outside: Outside,
     /// The program to start with `worker`; this very program when there is none.
     pub program: Option<PathBuf>,
 }
@@ -55,6 +64,8 @@ impl Default for Config {
             chains: NonZeroUsize::MIN.saturating_add(31),
             rss_limit: 512 << 20,
             grace: Duration::from_millis(500),
+            kills: NonZeroUsize::MIN.saturating_add(4),
+            outside: Outside::default(),
             program: None,
         }
     }
@@ -66,16 +77,34 @@ pub struct Chain {
     load: Load,
     /// The load frame's payload, written once.
     payload: Vec<u8>,
+    reach: Arc<Reach>,
 }
 
 impl Chain {
-    /// A chain version ready to be sent.
+    /// A chain version ready to be sent, of functions that reach what is their workspace's own.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn new(load: Load) -> Result<Self, serde_json::Error> {
+        let reach = Reach {
+            workspace: load.workspace.clone(),
+            origins: Vec::new(),
+        };
+        Self::with_reach(load, Arc::new(reach))
+    }
+
+    /// A chain version ready to be sent.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn with_reach(load: Load, reach: Arc<Reach>) -> Result<Self, serde_json::Error> {
         let payload = serde_json::to_vec(&load)?;
-        Ok(Self { load, payload })
+        Ok(Self { load, payload, reach })
+    }
+
+    /// What its functions may reach outside of their worker.
+    pub fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
 
     /// What it was made of.
@@ -121,6 +150,17 @@ pub struct Ran {
     pub lines: Vec<LogLine>,
     /// What it used, in all its workers but those that died.
     pub usage: Usage,
+    /// The events that killed their worker each time they ran.
+    pub kills: Vec<Kill>,
+}
+
+/// A worker's death that one event is to blame for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// How it died.
+    pub code: FunctionCode,
+    /// The function that ran, and its version, where they are known.
+    pub function: Option<(String, u32)>,
 }
 
 impl Ran {
@@ -132,14 +172,15 @@ impl Ran {
         }
         self.outcomes.append(&mut next.outcomes);
         self.lines.append(&mut next.lines);
+        self.kills.append(&mut next.kills);
         self.usage.cpu_us += next.usage.cpu_us;
         self.usage.wall_us += next.usage.wall_us;
         self.usage.heap_bytes = self.usage.heap_bytes.max(next.usage.heap_bytes);
     }
 
-    fn of(outcome: Outcome) -> Self {
+    fn of(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
         Self {
-            outcomes: vec![outcome],
+            outcomes: outcomes.into_iter().collect(),
             ..Self::default()
         }
     }

@@ -1,6 +1,7 @@
 //! Frames over the socket pair, blocking, the same on both sides.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use millrace_event::frame::{self, Frame, FrameError, Kind};
@@ -26,7 +27,7 @@ pub enum WireError {
     Payload(#[source] serde_json::Error),
 }
 
-/// What [`Wire::receive`] found.
+/// What [`Reader::receive`] found.
 #[derive(Debug)]
 pub enum Received {
     /// A whole frame.
@@ -47,19 +48,74 @@ pub enum Received {
 /// One end of the socket pair.
 #[derive(Debug)]
 pub struct Wire {
+    writer: Writer,
+    reader: Reader,
+}
+
+/// The half of an end that frames come in by.
+#[derive(Debug)]
+pub struct Reader {
     stream: UnixStream,
     incoming: Vec<u8>,
 }
 
+/// The half of an end that frames go out by.
+#[derive(Debug)]
+pub struct Writer {
+    stream: UnixStream,
+}
+
 impl Wire {
     /// This end.
-    pub fn new(stream: UnixStream) -> Self {
-        Self {
-            stream,
+    ///
+    /// # Errors
+    /// When the system gives no second descriptor for the socket.
+    pub fn new(stream: UnixStream) -> std::io::Result<Self> {
+        let reader = Reader {
+            stream: stream.try_clone()?,
             incoming: Vec::new(),
-        }
+        };
+        let writer = Writer { stream };
+        Ok(Self { writer, reader })
     }
 
+    /// Both halves, for two threads.
+    pub fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+
+    /// Sends one frame, whole, for a payload that is JSON already.
+    ///
+    /// # Errors
+    /// As [`Writer::send`].
+    pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
+        self.writer.send_bytes(kind, id, payload)
+    }
+
+    /// As [`Reader::receive`].
+    ///
+    /// # Errors
+    /// As [`Reader::receive`].
+    pub fn receive(&mut self) -> Result<Received, WireError> {
+        self.reader.receive()
+    }
+
+    /// A whole frame that was read before, if there is one; asks the socket nothing.
+    ///
+    /// # Errors
+    /// When the bytes are not a frame.
+    pub fn buffered(&mut self) -> Result<Option<Received>, WireError> {
+        self.reader.buffered()
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.stream.as_fd()
+    }
+}
+
+impl Writer {
     /// Sends one frame, whole.
     ///
     /// # Errors
@@ -69,14 +125,29 @@ impl Wire {
         self.send_bytes(kind, id, &payload)
     }
 
-    /// [`Wire::send`] for a payload that is JSON already.
+    /// [`Writer::send`] for a payload that is JSON already.
     ///
     /// # Errors
-    /// As [`Wire::send`].
+    /// As [`Writer::send`].
     pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
         let mut bytes = Vec::new();
         frame::encode(kind, id, payload, &mut bytes).map_err(WireError::Frame)?;
         self.stream.write_all(&bytes).map_err(WireError::Socket)
+    }
+}
+
+impl Reader {
+    fn buffered(&mut self) -> Result<Option<Received>, WireError> {
+        let Some((frame, taken)) = Frame::decode(&self.incoming).map_err(WireError::Frame)? else {
+            return Ok(None);
+        };
+        let Frame { kind, id, payload } = frame;
+        let payload = payload.to_vec();
+        self.incoming.drain(..taken);
+        if self.incoming.is_empty() && self.incoming.capacity() > KEEP {
+            self.incoming = Vec::new();
+        }
+        Ok(Some(Received::Frame { kind, id, payload }))
     }
 
     /// Waits for the next frame, as long as the socket's read timeout says.
@@ -85,14 +156,8 @@ impl Wire {
     /// When the socket fails or the bytes are not a frame.
     pub fn receive(&mut self) -> Result<Received, WireError> {
         loop {
-            if let Some((frame, taken)) = Frame::decode(&self.incoming).map_err(WireError::Frame)? {
-                let Frame { kind, id, payload } = frame;
-                let payload = payload.to_vec();
-                self.incoming.drain(..taken);
-                if self.incoming.is_empty() && self.incoming.capacity() > KEEP {
-                    self.incoming = Vec::new();
-                }
-                return Ok(Received::Frame { kind, id, payload });
+            if let Some(received) = self.buffered()? {
+                return Ok(received);
             }
             let filled = self.incoming.len();
             self.incoming.resize(filled + CHUNK, 0);

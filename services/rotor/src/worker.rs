@@ -12,20 +12,24 @@ use std::io::{Error, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
-use millrace_event::frame::{Kind, Load, Log, Progress, Verdicts};
-use millrace_script::{ChainError, Host};
+use millrace_event::frame::{Kind, Load, Log, Progress, Reply, Verdicts};
+use millrace_script::{ChainError, Host, Replies, Said};
 use millrace_service::Causes;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use chains::{Chains, Ran};
-use millrace_rotor::wire::{Received, Wire, WireError};
+use millrace_rotor::wire::{Reader, Received, Wire, WireError, Writer};
 
 /// The worker's only place to complain before it can speak in frames.
 const EXIT_REFUSED: u8 = 70;
 
 /// Chain versions kept ready in one worker unless it is told otherwise.
 const DEFAULT_CHAINS: usize = 32;
+
+/// Frames that were read and not looked at yet: a chain and a batch for it.
+const FRAMES: usize = 2;
 
 /// How the worker was started.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,9 +92,15 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), WorkerError> {
         sandbox::verify(stream.as_fd())?;
     }
     let host = Host::start().map_err(WorkerError::Engine)?;
-    let mut wire = Wire::new(stream);
+    let (reader, mut wire) = Wire::new(stream).map_err(WorkerError::Socket)?.split();
+    let (sender, frames) = mpsc::sync_channel(FRAMES);
+    let replies = host.replies();
+    std::thread::Builder::new()
+        .name("reader".into())
+        .spawn(move || read(reader, &replies, &sender))
+        .map_err(WorkerError::Prepare)?;
     wire.send(Kind::Progress, 0, &Progress::default())?;
-    serve(&mut wire, &mut Chains::new(host, options.chains))
+    serve(&mut wire, &frames, &mut Chains::new(host, options.chains))
 }
 
 /// Dies with the parent, dies first when memory is short, leaves no core behind.
@@ -120,34 +130,71 @@ fn probe(sandboxed: bool) -> Result<(), WorkerError> {
     writeln!(std::io::stdout(), "{text}").map_err(WorkerError::Prepare)
 }
 
-fn serve(wire: &mut Wire, chains: &mut Chains) -> Result<(), WorkerError> {
+/// A frame for the main thread.
+type Incoming = (Kind, u64, Vec<u8>);
+
+/// The thread that reads the socket, while a batch runs too: replies go to the functions that wait for them, everything
+/// else to the main thread, which is done when this ends.
+fn read(mut reader: Reader, replies: &Replies, frames: &SyncSender<Result<Incoming, WorkerError>>) {
     loop {
-        let (kind, id, payload) = match wire.receive()? {
-            Received::Frame { kind, id, payload } => (kind, id, payload),
-            Received::Nothing => continue,
-            Received::Closed => return Ok(()),
+        let told = match reader.receive() {
+            Ok(Received::Nothing) => continue,
+            Ok(Received::Closed) => return,
+            Ok(Received::Frame {
+                kind: Kind::Reply,
+                id,
+                payload,
+            }) => match serde_json::from_slice::<Reply>(&payload) {
+                Ok(reply) => {
+                    replies.deliver(id, reply);
+                    continue;
+                }
+                Err(error) => Err(WorkerError::Frame(error)),
+            },
+            Ok(Received::Frame { kind, id, payload }) => Ok((kind, id, payload)),
+            Err(error) => Err(error.into()),
         };
+        let failed = told.is_err();
+        if frames.send(told).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn serve(
+    wire: &mut Writer,
+    frames: &Receiver<Result<Incoming, WorkerError>>,
+    chains: &mut Chains,
+) -> Result<(), WorkerError> {
+    while let Ok(frame) = frames.recv() {
+        let (kind, id, payload) = frame?;
         match kind {
             Kind::Load => {
                 let load: Load = serde_json::from_slice(&payload).map_err(WorkerError::Frame)?;
                 chains.load(load)?;
             }
             Kind::Batch => batch(wire, chains, id, payload)?,
-            Kind::Progress | Kind::Verdicts | Kind::Call | Kind::Reply | Kind::Log => {
+            Kind::Progress | Kind::Verdicts | Kind::Call | Kind::Reply | Kind::Log | Kind::Cancel => {
                 return Err(WorkerError::Kind(kind));
             }
         }
     }
+    Ok(())
 }
 
-fn batch(wire: &mut Wire, chains: &mut Chains, id: u64, payload: Vec<u8>) -> Result<(), WorkerError> {
+fn batch(wire: &mut Writer, chains: &mut Chains, id: u64, payload: Vec<u8>) -> Result<(), WorkerError> {
     let mut told = Progress::default();
-    let ran = chains.run(payload, |progress| {
-        if progress != told {
-            told = progress;
-            wire.send(Kind::Progress, id, &progress).map_err(Error::other)?;
-        }
-        Ok(())
+    let ran = chains.run(payload, |said| {
+        let sent = match said {
+            Said::Progress(progress) if progress == told => Ok(()),
+            Said::Progress(progress) => {
+                told = progress;
+                wire.send(Kind::Progress, id, &progress)
+            }
+            Said::Call(call, what) => wire.send(Kind::Call, call, what),
+            Said::Cancel(call) => wire.send_bytes(Kind::Cancel, call, &[]),
+        };
+        sent.map_err(Error::other)
     })?;
     match ran {
         Ran::Done(outcomes, logged) => {

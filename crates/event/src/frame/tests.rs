@@ -22,6 +22,7 @@ fn load() -> Load {
         environment: Text(raw(r#"{"REGION":"eu"}"#)),
         limits: Limits {
             wall_ms: 250,
+            cpu_ms: None,
             heap_bytes: 64 << 20,
             output_bytes: 1 << 20,
             outputs: 100,
@@ -43,6 +44,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
             event: &event,
             position: 0,
         }],
+        budget_ms: None,
     };
     let resumed = Batch {
         chain: "chn_1",
@@ -52,6 +54,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
             event: &event,
             position: 1,
         }],
+        budget_ms: None,
     };
     let asked = Outcome {
         resume: Some(Resume {
@@ -75,6 +78,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
     let log = Log {
         lines: vec![LogLine {
             index: Some(0),
+            position: None,
             level: LogLevel::Info,
             message: "seen".into(),
         }],
@@ -106,6 +110,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
             2,
             json(serde_json::to_vec(&Progress {
                 index: 41,
+                position: None,
                 exhausted: false,
             })),
         ),
@@ -159,6 +164,15 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
             3,
             json(serde_json::to_vec(&Reply::Failed("quota".into()))),
         ),
+        (
+            "reply_unavailable",
+            Kind::Reply,
+            4,
+            json(serde_json::to_vec(&Reply::Unavailable(
+                "the store is away".into(),
+            ))),
+        ),
+        ("cancel", Kind::Cancel, 5, Vec::new()),
         ("log", Kind::Log, 2, json(serde_json::to_vec(&log))),
     ]
 }
@@ -197,6 +211,7 @@ fn the_text_of_an_event_comes_out_as_it_went_in() {
             event: &event,
             position: 0,
         }],
+        budget_ms: None,
     };
     let bytes = serde_json::to_vec(&batch).expect("plain");
     let read: Batch<'_> = serde_json::from_slice(&bytes).expect("own bytes");
@@ -254,7 +269,7 @@ fn a_frame_that_is_not_whole_is_waited_for() {
 proptest! {
     #[test]
     fn frames_in_a_row_are_read_back(
-        frames in prop::collection::vec((1_u8..=7, any::<u64>(), prop::collection::vec(any::<u8>(), 0..64)), 0..8),
+        frames in prop::collection::vec((1_u8..=8, any::<u64>(), prop::collection::vec(any::<u8>(), 0..64)), 0..8),
     ) {
         let mut bytes = Vec::new();
         for (kind, id, payload) in &frames {

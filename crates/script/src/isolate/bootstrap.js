@@ -1,7 +1,7 @@
 // Runs once in a fresh isolate, before any function is loaded. It captures the intrinsics it uses, leaves on
 // the global object only what the language defines, and returns what the host calls later:
 // [context(recordText), retryAfter(exception)].
-(writeLine, constantsText, web) => {
+(writeLine, constantsText, web, outside) => {
   "use strict";
   const { parse, stringify } = JSON;
   const { apply, defineProperty, deleteProperty, getPrototypeOf, ownKeys } = Reflect;
@@ -68,6 +68,7 @@
     return { browser: firstOf(families, line), os: firstOf(systems, line), device: deviceOf(line), bot };
   };
 
+  let reach;
   const context = (recordText, event) => {
     const record = parse(recordText);
     let ua;
@@ -81,7 +82,9 @@
       receivedAt: record.receivedAt,
       headers: record.headers,
       idempotencyKey: record.idempotencyKey,
-      geo: null,
+      geo: record.geo ?? null,
+      store: reach.store,
+      fetch: reach.fetch,
       // The browser's own line is in the event where a server sent it on.
       get ua() {
         if (ua === undefined) ua = userAgent(event?.context?.userAgent ?? record.headers?.["user-agent"]);
@@ -104,6 +107,7 @@
       defineProperty(this.prototype, "name", { value: "RetryError", configurable: true, writable: true });
     }
   }
+  reach = outside(RetryError);
   const retryAfter = (value) => (typeof value === "object" && value !== null ? readAfter(value) : undefined);
 
   // Code from strings: the engine refuses it where it can (V8), and no constructor is left that would do it.

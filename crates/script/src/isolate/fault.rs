@@ -11,6 +11,14 @@ use super::{Interrupted, Parts};
 /// Characters kept of a message.
 const MESSAGE_CHARS: usize = 1024;
 
+/// Most bytes of the frames.
+#[cfg(feature = "engine-v8")]
+const STACK_BYTES: usize = 2048;
+
+/// Characters kept of the name of a JavaScript function.
+#[cfg(feature = "engine-v8")]
+const NAME_CHARS: usize = 64;
+
 /// What an exception means. Runs no code of the function: the message and the place come from the engine, the
 /// mark of a `RetryError` is a private field.
 pub(super) fn interruption<'s>(
@@ -39,6 +47,7 @@ fn place<'s>(
     exception: v8::Local<'s, v8::Value>,
     message: Option<v8::Local<'s, v8::Message>>,
 ) -> Fault {
+    let stack = stack(scope, parts, exception);
     let Described {
         text,
         script,
@@ -50,7 +59,55 @@ fn place<'s>(
     if thrower.is_some() {
         (fault.line, fault.column) = (line, column);
     }
+    fault.stack = stack;
     fault
+}
+
+/// The frames of the chain's own functions, as `at name (id@version:line:column)`. Runs no code of theirs: it is what the
+/// engine noted when the error was made.
+#[cfg(feature = "engine-v8")]
+fn stack(
+    scope: &mut v8::PinScope<'_, '_>,
+    parts: &Parts,
+    exception: v8::Local<'_, v8::Value>,
+) -> Option<String> {
+    let trace = v8::Exception::get_stack_trace(scope, exception)?;
+    let mut lines = String::new();
+    for index in 0..trace.get_frame_count() {
+        let frame = trace.get_frame(scope, index)?;
+        let Some(script) = frame.get_script_name(scope) else {
+            continue;
+        };
+        let script = script.to_rust_string_lossy(scope);
+        let Some(function) = parts.functions.iter().find(|function| function.script == script) else {
+            continue;
+        };
+        let name = frame
+            .get_function_name(scope)
+            .map(|name| name.to_rust_string_lossy(scope));
+        let name: String = name.unwrap_or_default().chars().take(NAME_CHARS).collect();
+        let name = if name.is_empty() {
+            "(anonymous)"
+        } else {
+            name.as_str()
+        };
+        let (line, column) = (frame.get_line_number(), frame.get_column());
+        let text = format!("at {name} ({}@{}:{line}:{column})", function.id, function.version);
+        if lines.len() + text.len() >= STACK_BYTES {
+            break;
+        }
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(&text);
+    }
+    (!lines.is_empty()).then_some(lines)
+}
+
+/// QuickJS notes no frames that could be read without its functions.
+#[cfg(feature = "engine-quickjs")]
+fn stack(_: &mut v8::PinScope<'_, '_>, _: &Parts, _: v8::Local<'_, v8::Value>) -> Option<String> {
+    None
 }
 
 /// What can be said about an exception.

@@ -14,7 +14,7 @@ use super::native::natives;
 use super::settle::{Settled, settle};
 use super::timers::Timers;
 use super::typescript::strip;
-use super::{Function, Isolate, OnError, Parts};
+use super::{Calls, Function, Isolate, OnError, Parts};
 use crate::console::Console;
 use crate::watchdog::{StopReason, Stopped, Watch, Watchdog};
 
@@ -22,6 +22,9 @@ const BOOTSTRAP: &str = include_str!("bootstrap.js");
 
 /// Gives the Web interfaces, of what [`natives`] gives.
 const WEB: &str = include_str!("web.js");
+
+/// Gives what `ctx` reaches outside, of what [`natives`] gives.
+const OUTSIDE: &str = include_str!("outside.js");
 
 /// What the heap may grow by after the limit was reached, so that the termination finds room to unwind in.
 const HEAP_SLACK: usize = 16 << 20;
@@ -91,7 +94,12 @@ impl Isolate {
     ///
     /// # Cancellation
     /// Everything made so far is dropped.
-    pub(crate) async fn load(load: &Load, watchdog: &Watchdog, console: &Console) -> Result<Self, Fault> {
+    pub(crate) async fn load(
+        load: &Load,
+        watchdog: &Watchdog,
+        console: &Console,
+        calls: &mut Calls,
+    ) -> Result<Self, Fault> {
         console.open(None, LOAD_LOG_LINES);
         let mut runtime = runtime(&load.limits)?;
         let stopped = Arc::new(StopReason::default());
@@ -99,15 +107,17 @@ impl Isolate {
         let watch = watchdog.watch(runtime.v8_isolate().thread_safe_handle(), Arc::clone(&stopped));
         let limit = Duration::from_millis(load.limits.wall_ms);
         let timers = Timers::default();
+        calls.attach(&mut runtime);
         let ground = ground(&mut runtime, load, console, &timers)?;
         let mut functions = Vec::with_capacity(load.functions.len());
         for (position, source) in load.functions.iter().enumerate() {
-            let loaded = function(&mut runtime, &timers, &watch, limit, position, source).await;
+            let loaded = function(&mut runtime, &timers, calls, &watch, limit, position, source).await;
             timers.clear();
+            calls.clear();
             match (loaded, stopped.get()) {
                 (Ok(function), None) => functions.push(function),
                 (Err(fault), None) => return Err(named(fault, source)),
-                (_, Some(Stopped::Wall)) => {
+                (_, Some(Stopped::Wall | Stopped::Cpu)) => {
                     let text = format!("did not load within {} ms", load.limits.wall_ms);
                     return Err(named(Fault::new(FunctionCode::WallLimit, text), source));
                 }
@@ -201,6 +211,7 @@ fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Time
         value.map_err(|error| failed(error.to_string()))
     };
     let web = script("millrace:web", WEB)?;
+    let outside = script("millrace:outside", OUTSIDE)?;
     let bootstrap = script("millrace:bootstrap", BOOTSTRAP)?;
     runtime.op_state().borrow_mut().put(timers.clone());
     deno_core::scope!(scope, runtime);
@@ -209,7 +220,7 @@ fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Time
     scope
         .get_current_context()
         .set_allow_generation_from_strings(false);
-    let made = prepared(scope, [&web, &bootstrap], &constants, console);
+    let made = prepared(scope, [&web, &outside, &bootstrap], &constants, console);
     made.ok_or_else(|| {
         let text = scope
             .message()
@@ -220,19 +231,20 @@ fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Time
 
 fn prepared(
     scope: &mut v8::PinScope<'_, '_>,
-    scripts: [&v8::Global<v8::Value>; 2],
+    scripts: [&v8::Global<v8::Value>; 3],
     constants: &str,
     console: &Console,
 ) -> Option<Ground> {
-    let [web, bootstrap] = scripts.map(|script| v8::Local::new(scope, script));
-    let web = v8::Local::<v8::Function>::try_from(web).ok()?;
-    let bootstrap = v8::Local::<v8::Function>::try_from(bootstrap).ok()?;
+    let [web, outside, bootstrap] =
+        scripts.map(|script| v8::Local::<v8::Function>::try_from(v8::Local::new(scope, script)));
+    let (web, outside, bootstrap) = (web.ok()?, outside.ok()?, bootstrap.ok()?);
     let write_line = console.function(scope)?;
     let constants = v8::String::new(scope, constants)?;
     let this = v8::undefined(scope).into();
     let natives = natives(scope)?;
     let web = web.call(scope, this, &[natives.into()])?;
-    let made = bootstrap.call(scope, this, &[write_line.into(), constants.into(), web])?;
+    let outside = outside.call(scope, this, &[natives.into()])?;
+    let made = bootstrap.call(scope, this, &[write_line.into(), constants.into(), web, outside])?;
     let made = v8::Local::<v8::Array>::try_from(made).ok()?;
     let context = v8::Local::<v8::Function>::try_from(made.get_index(scope, 0)?).ok()?;
     let retry_after = v8::Local::<v8::Function>::try_from(made.get_index(scope, 1)?).ok()?;
@@ -260,6 +272,7 @@ struct Begun {
 async fn function(
     runtime: &mut JsRuntime,
     timers: &Timers,
+    calls: &mut Calls,
     watch: &Watch,
     limit: Duration,
     position: usize,
@@ -270,7 +283,7 @@ async fn function(
     let code = stripped.as_deref().unwrap_or(&source.code);
     let deadline = watch.arm(limit);
     let begun = entered(runtime, |scope| begin(scope, &script, code))?;
-    match settle(runtime, timers, &begun.evaluated, deadline).await {
+    match settle(runtime, timers, calls, &begun.evaluated, deadline).await {
         Settled::Yes => {}
         Settled::Never => return Err(refused("an await at the top level can never settle")),
         Settled::TooLate => return Err(Fault::new(FunctionCode::WallLimit, "did not load in time")),

@@ -8,6 +8,7 @@ use deno_core::v8;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use url::{Url, form_urlencoded};
 
+use super::calls::{call, millis};
 use super::timers::{cancel_timer, set_timer};
 
 type Scope<'a, 's, 'i> = &'a mut v8::PinScope<'s, 'i>;
@@ -45,6 +46,10 @@ pub(super) fn natives<'s>(scope: &mut v8::PinScope<'s, '_>) -> Option<v8::Local<
         "writeForm": write_form,
         "setTimer": set_timer,
         "cancelTimer": cancel_timer,
+        "call": call,
+        "millis": millis,
+        "toBase64": to_base64,
+        "fromBase64": from_base64,
     }
     Some(natives)
 }
@@ -139,6 +144,21 @@ fn btoa(scope: Scope<'_, '_, '_>, args: Arguments<'_>, mut returned: Returned<'_
     let bytes: Result<Vec<u8>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
     if let Ok(bytes) = bytes {
         give_text(scope, &mut returned, &FORGIVING.encode(bytes));
+    }
+}
+
+/// `(bytes)` → base64
+fn to_base64(scope: Scope<'_, '_, '_>, args: Arguments<'_>, mut returned: Returned<'_>) {
+    match bytes_of(&args, 0) {
+        Some(bytes) => give_text(scope, &mut returned, &FORGIVING.encode(bytes)),
+        None => throw(scope, "bytes are needed"),
+    }
+}
+
+/// `(base64)` → bytes, or nothing
+fn from_base64(scope: Scope<'_, '_, '_>, args: Arguments<'_>, mut returned: Returned<'_>) {
+    if let Ok(bytes) = FORGIVING.decode(text(scope, &args, 0)) {
+        give_bytes(scope, &mut returned, bytes);
     }
 }
 

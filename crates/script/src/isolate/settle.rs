@@ -4,7 +4,9 @@ use std::task::Poll;
 use std::time::Instant;
 
 use deno_core::{JsRuntime, PollEventLoopOptions, v8};
+use millrace_event::frame::Reply;
 
+use super::calls::Calls;
 use super::timers::Timers;
 use crate::watchdog::now;
 
@@ -18,31 +20,41 @@ pub(super) enum Settled {
     TooLate,
 }
 
-/// Polls the event loop, and runs timers when they are due, until `promise` is settled, nothing is left to do, or the deadline passes.
+/// What ended one turn of waiting.
+enum Turn {
+    Settled(Settled),
+    Reply(u64, Reply),
+    /// A timer is due, or the deadline passed.
+    Time,
+}
+
+/// Polls the event loop, runs timers when they are due and hands replies to the calls that wait for them, until `promise`
+/// is settled, nothing is left to do, or the deadline passes.
 ///
 /// # Cancellation
 /// The promise stays as it is.
 pub(super) async fn settle(
     runtime: &mut JsRuntime,
     timers: &Timers,
+    calls: &mut Calls,
     promise: &v8::Global<v8::Promise>,
     deadline: Instant,
 ) -> Settled {
     loop {
-        let left = deadline.saturating_duration_since(now());
-        // Due timers run with the event's own deadline over them: an endless one is stopped by the watchdog.
         let due = timers.next_due();
-        let wait = due.map_or(left, |due| left.min(due.saturating_duration_since(now())));
-        match tokio::time::timeout(wait, polled(runtime, promise)).await {
-            Ok(Settled::Never) if due.is_some() => match due {
-                Some(due) if due < deadline => tokio::time::sleep_until(due.into()).await,
-                _ => {
-                    tokio::time::sleep_until(deadline.into()).await;
-                    return Settled::TooLate;
-                }
-            },
-            Ok(settled) => return settled,
-            Err(_) => {}
+        let until = due.map_or(deadline, |due| due.min(deadline));
+        let outstanding = due.is_some() || calls.is_waiting();
+        let turn = tokio::select! {
+            biased;
+            (id, reply) = calls.next() => Turn::Reply(id, reply),
+            settled = polled(runtime, promise, outstanding) => Turn::Settled(settled),
+            () = tokio::time::sleep_until(until.into()) => Turn::Time,
+        };
+        match turn {
+            Turn::Settled(settled) => return settled,
+            // What waited for it runs on the event's own deadline, as timers do: the watchdog stops an endless one.
+            Turn::Reply(id, reply) => calls.settle(runtime, id, &reply),
+            Turn::Time => {}
         }
         if now() >= deadline {
             return Settled::TooLate;
@@ -68,7 +80,9 @@ fn fire(runtime: &mut JsRuntime, callback: &v8::Global<v8::Function>) {
     scope.perform_microtask_checkpoint();
 }
 
-async fn polled(runtime: &mut JsRuntime, promise: &v8::Global<v8::Promise>) -> Settled {
+/// The promise, once it is settled or nothing in the engine could settle it; where something outside of it is
+/// `outstanding` that is no reason to give up.
+async fn polled(runtime: &mut JsRuntime, promise: &v8::Global<v8::Promise>, outstanding: bool) -> Settled {
     std::future::poll_fn(|cx| {
         if is_settled(runtime, promise) {
             return Poll::Ready(Settled::Yes);
@@ -78,6 +92,7 @@ async fn polled(runtime: &mut JsRuntime, promise: &v8::Global<v8::Promise>) -> S
             return Poll::Ready(Settled::Yes);
         }
         match polled {
+            Poll::Ready(Ok(())) if outstanding => Poll::Pending,
             Poll::Ready(Ok(())) => Poll::Ready(Settled::Never),
             // Another promise of the function was rejected, or the isolate was stopped; the deadline ends this.
             Poll::Ready(Err(_)) => {

@@ -327,14 +327,14 @@ fn an_event_becomes_at_most_so_many() {
 
 #[test]
 fn the_context_says_where_the_event_comes_from() {
-    let code = "export default (event, { log, ...rest }) => ({ ...rest, log: Object.keys(log) })";
+    let code = "export default (event, { log, store, fetch, ...rest }) => ({ ...rest, log: Object.keys(log), store: Object.keys(store), fetch: typeof fetch })";
     assert_eq!(
         forwarded(&once(code, "{}")),
         [concat!(
             r#"{"env":{"REGION":"eu"},"workspace":"demo","source":"web","destination":"warehouse","attempt":2,"#,
             r#""receivedAt":"2026-01-02T03:04:05.678Z","headers":{"user-agent":"curl/8.5.0"},"#,
             r#""geo":null,"ua":{"browser":{"name":"curl","version":"8.5.0"},"os":null,"device":"desktop","bot":false},"#,
-            r#""log":["debug","info","warn","error"]}"#
+            r#""log":["debug","info","warn","error"],"store":["get","set","del","incr"],"fetch":"function"}"#
         )]
     );
 }

@@ -3,6 +3,7 @@
 
 mod functions;
 mod limits;
+mod outside;
 mod reach;
 mod typescript;
 mod web;
@@ -25,6 +26,7 @@ fn raw(text: &str) -> Box<RawValue> {
 
 const LIMITS: Limits = Limits {
     wall_ms: 10_000,
+    cpu_ms: None,
     heap_bytes: 64 << 20,
     output_bytes: 1 << 20,
     outputs: 100,
@@ -64,6 +66,16 @@ fn run(chain: &Chain, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
 
 /// Runs events beginning at the function at `position`.
 fn run_from(chain: &Chain, position: u32, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
+    run_within(chain, position, None, events)
+}
+
+/// The same with a budget for all of them.
+fn run_within(
+    chain: &Chain,
+    position: u32,
+    budget_ms: Option<u64>,
+    events: &[&str],
+) -> (Vec<Outcome>, Vec<LogLine>) {
     let context =
         raw(r#"{"attempt":2,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{"user-agent":"curl/8.5.0"}}"#);
     let events: Vec<_> = events.iter().map(|text| raw(text)).collect();
@@ -79,6 +91,7 @@ fn run_from(chain: &Chain, position: u32, events: &[&str]) -> (Vec<Outcome>, Vec
         chain: "chain",
         version: 1,
         records,
+        budget_ms,
     })
     .expect("plain");
     let (outcomes, logged) = chain.run(batch, |_| Ok(())).expect("the chain lives");

@@ -11,6 +11,7 @@ use millrace_event::FunctionCode;
 use millrace_event::frame::{Batch, Fault, Kind, Log, Progress, Record, Verdicts};
 use millrace_service::Clock;
 
+use super::calls::Calls;
 use super::complaints::Complaints;
 use super::{Chain, Config, EventInput, Metrics, Ran};
 use crate::wire::{Received, Wire, WireError};
@@ -45,6 +46,7 @@ pub(super) enum SpawnError {
 pub(super) struct Worker {
     child: Child,
     wire: Wire,
+    calls: Calls,
     complaints: Option<Complaints>,
     last_id: u64,
     memory: PathBuf,
@@ -81,7 +83,8 @@ impl Worker {
             .map_err(SpawnError::Spawn)?;
         let mut worker = Self {
             child,
-            wire: Wire::new(ours),
+            wire: Wire::new(ours).map_err(SpawnError::Spawn)?,
+            calls: Calls::new(config.outside.clone()).map_err(SpawnError::Spawn)?,
             complaints,
             last_id: 0,
             memory,
@@ -132,10 +135,11 @@ impl Worker {
         let mut loaded = false;
         let mut ran = Ran::default();
         loop {
-            let received = match self.wire.receive() {
-                Ok(received) => received,
-                Err(error) => return Err(nonsense(&error)),
-            };
+            while let Some((id, reply)) = self.calls.finished() {
+                let reply = serde_json::to_vec(&reply).map_err(|error| nonsense(&error))?;
+                self.send(Kind::Reply, id, &reply, clock)?;
+            }
+            let received = self.hear().map_err(|error| nonsense(&error))?;
             match received {
                 Received::Closed => return Err(self.ended(clock)),
                 Received::Nothing => {}
@@ -165,6 +169,7 @@ impl Worker {
                 } if about == id => match serde_json::from_slice::<Verdicts>(&payload) {
                     Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events.len() => {
                         self.complaints.as_mut().map(Complaints::read);
+                        self.calls.abandon();
                         ran.outcomes = outcomes;
                         return Ok(ran);
                     }
@@ -177,6 +182,19 @@ impl Worker {
                     Ok(Verdicts::UnknownChain) => return Err(nonsense(&"a chain does not load")),
                     Err(error) => return Err(nonsense(&error)),
                 },
+                Received::Frame {
+                    kind: Kind::Call,
+                    id: call,
+                    payload,
+                } => {
+                    let begun = self.calls.begin(call, &payload, chain);
+                    begun.map_err(|error| nonsense(&error))?;
+                }
+                Received::Frame {
+                    kind: Kind::Cancel,
+                    id: call,
+                    ..
+                } => self.calls.cancel(call),
                 Received::Frame { kind, .. } => {
                     return Err(nonsense(&format!("an unexpected {kind:?} frame")));
                 }
@@ -185,6 +203,22 @@ impl Worker {
                 return Err(Death(fault));
             }
         }
+    }
+
+    /// What the worker says next; nothing when a call is finished before, or when it is time to look at the clock.
+    fn hear(&mut self) -> Result<Received, WireError> {
+        if let Some(received) = self.wire.buffered()? {
+            return Ok(received);
+        }
+        if self
+            .calls
+            .wait(&self.wire, LOOK)
+            .map_err(WireError::Socket)?
+            .socket
+        {
+            return self.wire.receive();
+        }
+        Ok(Received::Nothing)
     }
 
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8], clock: &dyn Clock) -> Result<(), Death> {
@@ -335,5 +369,6 @@ fn batch(chain: &Chain, events: &[EventInput]) -> Result<Vec<u8>, serde_json::Er
         chain: &chain.load.chain,
         version: chain.load.version,
         records,
+        budget_ms: None,
     })
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
-use millrace_event::frame::Outcome;
+use millrace_event::frame::{Fault, Outcome};
 use millrace_service::{Clock, Condition};
 use tokio::sync::mpsc;
 
 use super::metrics::Reason;
 use super::process::{Death, Worker};
-use super::{Chain, Config, EventInput, Job, Metrics, Ran};
+use super::{Chain, Config, EventInput, Job, Kill, Metrics, Ran};
 use crate::restore::restore;
 
 /// Event text handed to a worker in one frame, in bytes; a larger batch goes in several.
@@ -74,12 +74,20 @@ impl Seat {
     fn run(&mut self, job: &Job) -> Option<Ran> {
         let mut all = Ran::default();
         for events in portions(&job.events) {
+            if self.has_killed_enough(&all) {
+                all.append(held(job, events));
+                continue;
+            }
             match self.attempt(job, events)? {
                 Ok(done) => all.append(done),
                 Err(death) if events.len() == 1 => all.append(self.blamed(job, events, death)?),
                 Err(_) => {
                     self.metrics.reruns.inc();
                     for event in events.chunks(1) {
+                        if self.has_killed_enough(&all) {
+                            all.append(held(job, event));
+                            continue;
+                        }
                         match self.attempt(job, event)? {
                             Ok(done) => all.append(done),
                             Err(death) => all.append(self.blamed(job, event, death)?),
@@ -89,6 +97,11 @@ impl Seat {
             }
         }
         Some(all)
+    }
+
+    /// Whether the rest of a batch is not worth its workers: each kill costs the others the start of one.
+    fn has_killed_enough(&self, ran: &Ran) -> bool {
+        ran.kills.len() >= self.config.kills.get()
     }
 
     /// What becomes of one event whose worker died. The death may not be this event's doing: the system may be short
@@ -107,7 +120,18 @@ impl Seat {
                 Err(Death(again)) => fault = again,
             }
         }
-        Some(Ran::of(Outcome::dead_letter(fault)))
+        if let (None, [only]) = (&fault.function, job.chain.load.functions.as_slice()) {
+            fault.function = Some(only.id.clone());
+            fault.function_version = Some(only.version);
+        }
+        let kill = Kill {
+            code: fault.code,
+            function: fault.function.clone().zip(fault.function_version),
+        };
+        Some(Ran {
+            kills: vec![kill],
+            ..Ran::of([Outcome::dead_letter(fault)])
+        })
     }
 
     /// Runs events in a worker, which is lost on a death; `None` when nobody waits any more.
@@ -174,6 +198,18 @@ impl Seat {
             }
         }
     }
+}
+
+/// Events that are not run, behind those that killed too many workers: they come back when their functions are not held
+/// back any more.
+fn held(job: &Job, events: &[EventInput]) -> Ran {
+    let text = "not run: others of its batch killed too many workers";
+    let mut fault = Fault::new(FunctionCode::Quarantined, text);
+    if let [only] = job.chain.load.functions.as_slice() {
+        fault.function = Some(only.id.clone());
+        fault.function_version = Some(only.version);
+    }
+    Ran::of(events.iter().map(|_| Outcome::retry(fault.clone(), None)))
 }
 
 /// Cuts a batch so that no frame comes near the limit; each portion has at least one event.

@@ -1,7 +1,7 @@
 //! The chain versions that this worker keeps ready, the least used one leaving first.
 
-use millrace_event::frame::{Load, Outcome, Progress};
-use millrace_script::{Chain, ChainError, Host, Logged};
+use millrace_event::frame::{Load, Outcome};
+use millrace_script::{Chain, ChainError, Host, Logged, Said};
 use serde::Deserialize;
 
 /// Which chain version a batch is for; the events are not looked at here.
@@ -55,7 +55,7 @@ impl Chains {
     pub(super) fn run(
         &mut self,
         batch: Vec<u8>,
-        tick: impl FnMut(Progress) -> std::io::Result<()>,
+        tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<Ran, ChainError> {
         let head: Head = serde_json::from_slice(&batch).map_err(ChainError::Batch)?;
         let found = self
@@ -66,7 +66,7 @@ impl Chains {
             return Ok(Ran::UnknownChain);
         };
         let ready = self.ready.remove(at);
-        let ran = ready.chain.run(batch, tick);
+        let ran = ready.chain.run(batch, tell);
         self.ready.push(ready);
         ran.map(|(outcomes, logged)| Ran::Done(outcomes, logged))
     }

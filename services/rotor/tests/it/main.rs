@@ -1,9 +1,11 @@
 //! The rotor with its real binary; what reads or writes Kafka needs the local stack.
 #![expect(clippy::expect_used, reason = "a test fails where its ground does")]
 
+mod alone;
 mod api;
 mod ground;
 mod outages;
+mod outside;
 mod pool;
 mod restore;
 mod route;

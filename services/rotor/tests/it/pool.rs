@@ -21,14 +21,22 @@ pub(crate) fn pool(workers: usize) -> (Pool, millrace_service::Metrics) {
     pool_of(workers, PathBuf::from(BINARY))
 }
 
-fn pool_of(workers: usize, program: PathBuf) -> (Pool, millrace_service::Metrics) {
-    let registry = millrace_service::Metrics::default();
-    let config = Config {
+/// A pool that is small enough for a test machine.
+pub(crate) fn small(workers: usize) -> Config {
+    Config {
         workers: NonZeroUsize::new(workers).expect("at least one"),
         rss_limit: 400 << 20,
         grace: Duration::from_millis(300),
-        program: Some(program),
+        program: Some(PathBuf::from(BINARY)),
         ..Config::default()
+    }
+}
+
+fn pool_of(workers: usize, program: PathBuf) -> (Pool, millrace_service::Metrics) {
+    let registry = millrace_service::Metrics::default();
+    let config = Config {
+        program: Some(program),
+        ..small(workers)
     };
     let metrics = registry.register(Metrics::register);
     let condition = Readiness::default().condition("workers");
@@ -52,6 +60,7 @@ pub(crate) fn chain(name: &str, version: u64, wall_ms: u64, code: &str) -> Arc<C
         environment: Text(raw("{}")),
         limits: Limits {
             wall_ms,
+            cpu_ms: None,
             heap_bytes: 64 << 20,
             output_bytes: 1 << 20,
             outputs: 100,
