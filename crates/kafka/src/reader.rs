@@ -1,15 +1,18 @@
 //! Reading a topic from its beginning to its present end, outside any group: for people and for audits.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Connection;
 use crate::error::Error;
+use crate::group::Committed;
 use crate::record::Record;
 use crate::topics::blocking;
 
@@ -28,9 +31,12 @@ pub async fn read_all(
     topic: &str,
     mut visit: impl FnMut(u32, Record) + Send + 'static,
 ) -> Result<u64, Error> {
-    let connection = connection.clone();
-    let topic = topic.to_owned();
-    blocking(move || read(&connection, &topic, &mut visit)).await
+    let ranges = ranges(connection, topic, None).await?;
+    let visit = move |partition, record| {
+        visit(partition, record);
+        true
+    };
+    read_ranges(connection, topic, ranges, visit).await
 }
 
 /// As [`read_all`], gathered: the records of each partition. For topics known to be small.
@@ -38,16 +44,87 @@ pub async fn read_all(
 /// # Errors
 /// As [`read_all`].
 pub async fn gather(connection: &Connection, topic: &str) -> Result<BTreeMap<u32, Vec<Record>>, Error> {
-    let connection = connection.clone();
-    let topic = topic.to_owned();
+    let ranges = ranges(connection, topic, None).await?;
+    let (connection, topic) = (connection.clone(), topic.to_owned());
     blocking(move || {
         let mut gathered: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
-        read(&connection, &topic, &mut |partition, record| {
-            gathered.entry(partition).or_default().push(record)
+        read(&connection, &topic, &ranges, &mut |partition, record| {
+            gathered.entry(partition).or_default().push(record);
+            true
         })?;
         Ok(gathered)
     })
     .await
+}
+
+/// The offsets that a topic holds now, by partition, empty partitions included; with `since_ms` (milliseconds since
+/// the epoch) from the first record of that time on.
+///
+/// # Errors
+/// The cluster cannot be reached, or there is no such topic.
+pub async fn ranges(
+    connection: &Connection,
+    topic: &str,
+    since_ms: Option<i64>,
+) -> Result<BTreeMap<u32, Range<u64>>, Error> {
+    let (connection, topic) = (connection.clone(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&connection)?;
+        let mut ranges = BTreeMap::new();
+        for partition in partitions(&consumer, &topic)? {
+            let (low, high) = consumer
+                .fetch_watermarks(&topic, partition, TIMEOUT)
+                .map_err(cluster("a partition's end"))?;
+            ranges.insert(partition, low..high);
+        }
+        if let Some(since_ms) = since_ms {
+            let mut asked = TopicPartitionList::new();
+            for partition in ranges.keys() {
+                asked
+                    .add_partition_offset(&topic, *partition, Offset::Offset(since_ms.max(0)))
+                    .map_err(cluster("an offset by time"))?;
+            }
+            let found = consumer
+                .offsets_for_times(asked, TIMEOUT)
+                .map_err(cluster("an offset by time"))?;
+            for element in found.elements() {
+                if let Some(range) = ranges.get_mut(&element.partition()) {
+                    range.start = match element.offset() {
+                        Offset::Offset(offset) => offset.clamp(range.start, range.end),
+                        // Nothing is as late as that.
+                        _ => range.end,
+                    };
+                }
+            }
+        }
+        let unsigned = |offset: i64| u64::try_from(offset).unwrap_or(0);
+        let range = |(partition, range): (i32, Range<i64>)| {
+            Some((
+                u32::try_from(partition).ok()?,
+                unsigned(range.start)..unsigned(range.end),
+            ))
+        };
+        Ok(ranges.into_iter().filter_map(range).collect())
+    })
+    .await
+}
+
+/// Calls `visit` with every record of these ranges, each partition in the order of its offsets, until it returns
+/// false; returns how many records it was called with.
+///
+/// # Errors
+/// The cluster cannot be reached, or a partition gives nothing for 20 s.
+///
+/// # Cancellation
+/// A dropped future leaves the reading thread running until its end, or until `visit` returns false.
+pub async fn read_ranges(
+    connection: &Connection,
+    topic: &str,
+    ranges: BTreeMap<u32, Range<u64>>,
+    mut visit: impl FnMut(u32, Record) -> bool + Send + 'static,
+) -> Result<u64, Error> {
+    let (connection, topic) = (connection.clone(), topic.to_owned());
+    blocking(move || read(&connection, &topic, &ranges, &mut visit)).await
 }
 
 /// What a group has committed for a topic, by partition, seen from outside; partitions without a commit are left
@@ -60,36 +137,9 @@ pub async fn committed(
     group: &str,
     topic: &str,
 ) -> Result<BTreeMap<u32, u64>, Error> {
-    let (connection, group, topic) = (connection.clone(), group.to_owned(), topic.to_owned());
-    blocking(move || {
-        let cluster = |request| move |source| Error::Cluster { request, source };
-        let mut config = connection.librdkafka();
-        config.set("group.id", &group).set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = config.create().map_err(Error::Configuration)?;
-        let metadata = consumer
-            .fetch_metadata(Some(&topic), TIMEOUT)
-            .map_err(cluster("a metadata request"))?;
-        let mut asked = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|found| found.partitions()) {
-            asked.add_partition(&topic, partition.id());
-        }
-        if asked.count() == 0 {
-            return Err(Error::NoSuchTopic { topic });
-        }
-        let held = consumer
-            .committed_offsets(asked, TIMEOUT)
-            .map_err(cluster("a group's offsets"))?;
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => u64::try_from(offset).ok(),
-            _ => None,
-        };
-        let known = held.elements().into_iter().filter_map(|element| {
-            let partition = u32::try_from(element.partition()).ok()?;
-            Some((partition, offset(element.offset())?))
-        });
-        Ok(known.collect())
-    })
-    .await
+    let held = crate::offsets::held(connection, group, topic).await?;
+    let offset = |(partition, committed): (u32, Committed)| (partition, committed.offset);
+    Ok(held.into_iter().map(offset).collect())
 }
 
 /// Asks where the log of a topic ends, over one connection of its own.
@@ -149,42 +199,52 @@ impl std::fmt::Debug for LogEnds {
     }
 }
 
-fn read(connection: &Connection, topic: &str, visit: &mut dyn FnMut(u32, Record)) -> Result<u64, Error> {
-    let cluster = |request| move |source| Error::Cluster { request, source };
+fn cluster(request: &'static str) -> impl Fn(KafkaError) -> Error {
+    move |source| Error::Cluster { request, source }
+}
+
+/// A client that joins no group, though librdkafka asks for a group's name.
+fn consumer(connection: &Connection) -> Result<BaseConsumer, Error> {
     let mut config = connection.librdkafka();
-    // librdkafka asks for a group name even where no group is joined.
     config
         .set("group.id", "millrace-reader")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false");
-    let consumer: BaseConsumer = config.create().map_err(Error::Configuration)?;
+    config.create().map_err(Error::Configuration)
+}
+
+/// The numbers of a topic's partitions.
+pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
     let metadata = consumer
         .fetch_metadata(Some(topic), TIMEOUT)
         .map_err(cluster("a metadata request"))?;
-    let partitions = metadata
-        .topics()
-        .first()
-        .map(|found| found.partitions())
-        .unwrap_or_default();
-    if partitions.is_empty() {
+    let found = metadata.topics().iter().flat_map(|found| found.partitions());
+    let numbers: Vec<i32> = found.map(|partition| partition.id()).collect();
+    if numbers.is_empty() {
         return Err(Error::NoSuchTopic {
             topic: topic.to_owned(),
         });
     }
+    Ok(numbers)
+}
 
+fn read(
+    connection: &Connection,
+    topic: &str,
+    ranges: &BTreeMap<u32, Range<u64>>,
+    visit: &mut dyn FnMut(u32, Record) -> bool,
+) -> Result<u64, Error> {
+    let consumer = consumer(connection)?;
     // What is left to read: the partition and the offset at which to stop.
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
-    for partition in partitions {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition.id(), TIMEOUT)
-            .map_err(cluster("a partition's end"))?;
-        if low < high {
-            ends.insert(partition.id(), high);
-            assignment
-                .add_partition_offset(topic, partition.id(), Offset::Offset(low))
-                .map_err(cluster("an assignment"))?;
-        }
+    for (partition, range) in ranges.iter().filter(|(_, range)| !range.is_empty()) {
+        let signed = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
+        let partition = i32::try_from(*partition).unwrap_or(i32::MAX);
+        ends.insert(partition, signed(range.end));
+        assignment
+            .add_partition_offset(topic, partition, Offset::Offset(signed(range.start)))
+            .map_err(cluster("an assignment"))?;
     }
     consumer.assign(&assignment).map_err(cluster("an assignment"))?;
 
@@ -209,11 +269,11 @@ fn read(connection: &Connection, topic: &str, visit: &mut dyn FnMut(u32, Record)
             continue;
         };
         if message.offset() < end {
-            visit(
-                u32::try_from(message.partition()).unwrap_or(0),
-                Record::copied_from(&message),
-            );
             count += 1;
+            let partition = u32::try_from(message.partition()).unwrap_or(0);
+            if !visit(partition, Record::copied_from(&message)) {
+                return Ok(count);
+            }
         }
         if message.offset() + 1 >= end {
             ends.remove(&message.partition());

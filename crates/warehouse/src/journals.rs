@@ -8,8 +8,9 @@ use crate::batch::Block;
 use crate::client::Warehouse;
 use crate::column_type::{ColumnType, Scalar};
 use crate::error::Error;
+use crate::fixed::FixedRows;
 use crate::name::{Database, TableName};
-use crate::native::{Cell, Column, NamedColumn};
+use crate::native::Cell;
 
 /// The table's name.
 pub const TABLE: &str = "journals";
@@ -58,7 +59,7 @@ pub fn table(database: Database) -> Result<TableName, crate::name::InvalidName> 
 /// Watermarks of one consumer group as one block; the table has no partitions, so its month is 0, and its rows
 /// have no identity.
 pub fn encode(group: &str, watermarks: &[Watermark]) -> Block {
-    let mut columns: Vec<Column> = COLUMNS.iter().filter_map(|(_, kind)| Column::new(kind)).collect();
+    let mut rows = FixedRows::new(&COLUMNS);
     for watermark in watermarks {
         let bounds = |bound: fn(&Range<u64>) -> u64| {
             Cell::List(
@@ -78,23 +79,9 @@ pub fn encode(group: &str, watermarks: &[Watermark]) -> Block {
             bounds(|hole| hole.start),
             bounds(|hole| hole.end),
         ];
-        for (column, cell) in columns.iter_mut().zip(&cells) {
-            let pushed = column.push(cell);
-            debug_assert!(pushed.is_ok(), "the cells follow the columns");
-        }
+        rows.push(&cells, None);
     }
-    let types = COLUMNS.map(|(_, kind)| kind.to_string());
-    let named: Vec<_> = COLUMNS
-        .iter()
-        .zip(&types)
-        .zip(&columns)
-        .map(|(((name, _), type_name), column)| NamedColumn {
-            name,
-            type_name,
-            column,
-        })
-        .collect();
-    Block::new(0, Vec::new(), &named)
+    rows.finish(0)
 }
 
 impl Warehouse {

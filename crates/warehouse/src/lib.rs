@@ -7,7 +7,8 @@
 //! - [`evolve`]: unknown columns are added, and what the table then says is what counts;
 //! - [`insert`]: one block, one request, one of three outcomes;
 //! - [`question`]: which identities a table holds, and `KILL QUERY`;
-//! - [`outcomes`] and [`journals`]: the bulker's own tables, made by [`migrate`].
+//! - [`outcomes`] and [`journals`]: the bulker's own tables, made by [`migrate`];
+//! - [`system`] and [`replays`]: what services and people did, in tables beside them.
 //!
 //! This crate does not decide what is written when: plans, tokens and retries belong to its caller. It never
 //! sends a request a second time by itself, never converts a value to make it fit, and never calls an insert
@@ -19,6 +20,7 @@ pub mod column_type;
 pub mod counts;
 pub mod error;
 pub mod evolve;
+mod fixed;
 pub mod insert;
 pub mod journals;
 pub mod layout;
@@ -29,7 +31,9 @@ pub mod native;
 pub mod outcomes;
 pub mod question;
 mod rehearsal;
+pub mod replays;
 pub mod schema;
+pub mod system;
 mod value;
 mod views;
 

@@ -38,9 +38,10 @@ macro_rules! migration {
 }
 
 /// All migrations, in order.
-pub const MIGRATIONS: [Migration; 2] = [
+pub const MIGRATIONS: [Migration; 3] = [
     migration!(1, "0001_ledger", "ledger"),
     migration!(2, "0002_accounts", "accounts"),
+    migration!(3, "0003_replays", "replays"),
 ];
 
 /// Where a migration stands.

@@ -8,8 +8,9 @@ use crate::batch::{Block, RowId};
 use crate::client::Warehouse;
 use crate::column_type::{ColumnType, Scalar};
 use crate::error::Error;
+use crate::fixed::FixedRows;
 use crate::name::{Database, TableName};
-use crate::native::{Cell, Column, NamedColumn};
+use crate::native::Cell;
 use crate::value::DateTime;
 
 /// The table's name.
@@ -69,16 +70,17 @@ pub fn table(database: Database) -> Result<TableName, crate::name::InvalidName> 
 
 /// Decisions as blocks, one per partition of the table, rows in the order given.
 pub fn encode(decisions: &[Decision]) -> Vec<Block> {
-    let mut months: BTreeMap<u32, Builder> = BTreeMap::new();
+    let mut months: BTreeMap<u32, FixedRows> = BTreeMap::new();
     for decision in decisions {
         let millis = DateTime::clamped(decision.received_at.as_millis()).millis;
         let hour = millis - millis.rem_euclid(HOUR);
         let month = crate::batch::month_of(hour);
-        months.entry(month).or_default().push(decision, hour);
+        let rows = months.entry(month).or_insert_with(|| FixedRows::new(&COLUMNS));
+        push(rows, decision, hour);
     }
     months
         .into_iter()
-        .map(|(month, builder)| builder.finish(month))
+        .map(|(month, rows)| rows.finish(month))
         .collect()
 }
 
@@ -98,68 +100,30 @@ const COLUMNS: [(&str, ColumnType); 13] = [
     ("code", ColumnType::LowCardinality),
 ];
 
-/// The rows of one month. All types are this build's own, so every column can be made and takes its cells.
-struct Builder {
-    rows: Vec<RowId>,
-    columns: Vec<Column>,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            rows: Vec::new(),
-            columns: COLUMNS.iter().filter_map(|(_, kind)| Column::new(kind)).collect(),
-        }
-    }
-}
-
-impl Builder {
-    fn push(&mut self, decision: &Decision, hour: i64) {
-        let Decision { key, decider, .. } = decision;
-        let (target, sub) = match &key.row {
-            Some((table, sub)) => (table.to_string(), *sub),
-            None => (String::new(), 0),
-        };
-        let text = |text: &str| Cell::Text(text.to_owned().into());
-        let cells = [
-            Cell::Bits(key.identity.journal.0),
-            Cell::Bits(u64::from(key.identity.partition)),
-            Cell::Bits(key.identity.seq),
-            Cell::Bits(u64::from(key.attempt)),
-            Cell::Text(target.into()),
-            Cell::Bits(u64::from(sub)),
-            Cell::Bits(u64::from(decider.partition)),
-            Cell::Bits(decider.offset),
-            Cell::Bits(hour.cast_unsigned()),
-            text(&decision.workspace),
-            text(decision.verdict.as_str()),
-            text(&decision.function),
-            text(&decision.code),
-        ];
-        for (column, cell) in self.columns.iter_mut().zip(&cells) {
-            let pushed = column.push(cell);
-            debug_assert!(pushed.is_ok(), "the cells follow the columns");
-        }
-        self.rows.push(RowId {
-            identity: key.identity,
-            sub,
-        });
-    }
-
-    fn finish(self, month: u32) -> Block {
-        let types = COLUMNS.map(|(_, kind)| kind.to_string());
-        let named: Vec<_> = COLUMNS
-            .iter()
-            .zip(&types)
-            .zip(&self.columns)
-            .map(|(((name, _), type_name), column)| NamedColumn {
-                name,
-                type_name,
-                column,
-            })
-            .collect();
-        Block::new(month, self.rows, &named)
-    }
+fn push(rows: &mut FixedRows, decision: &Decision, hour: i64) {
+    let Decision { key, decider, .. } = decision;
+    let (target, sub) = match &key.row {
+        Some((table, sub)) => (table.to_string(), *sub),
+        None => (String::new(), 0),
+    };
+    let text = |text: &str| Cell::Text(text.to_owned().into());
+    let cells = [
+        Cell::Bits(key.identity.journal.0),
+        Cell::Bits(u64::from(key.identity.partition)),
+        Cell::Bits(key.identity.seq),
+        Cell::Bits(u64::from(key.attempt)),
+        Cell::Text(target.into()),
+        Cell::Bits(u64::from(sub)),
+        Cell::Bits(u64::from(decider.partition)),
+        Cell::Bits(decider.offset),
+        Cell::Bits(hour.cast_unsigned()),
+        text(&decision.workspace),
+        text(decision.verdict.as_str()),
+        text(&decision.function),
+        text(&decision.code),
+    ];
+    let identity = key.identity;
+    rows.push(&cells, Some(RowId { identity, sub }));
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
