@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use deno_core::{JsRuntime, v8};
 use millrace_event::frame::{LogLevel, LogLine, Usage};
+
+use crate::place::Place;
 
 /// Characters kept of one line.
 const LINE_CHARS: usize = 4096;
@@ -31,7 +34,10 @@ pub(crate) struct Console(Rc<RefCell<Inner>>);
 struct Inner {
     logged: Logged,
     index: Option<usize>,
+    position: Option<usize>,
     lines_left: usize,
+    /// Told the same as the lines: where the batch is.
+    place: Option<Arc<Place>>,
 }
 
 impl Console {
@@ -39,7 +45,27 @@ impl Console {
     pub(crate) fn open(&self, index: Option<usize>, lines: usize) {
         let mut inner = self.0.borrow_mut();
         inner.index = index;
+        inner.position = None;
         inner.lines_left = lines;
+    }
+
+    /// Tells this place from here on which function runs.
+    pub(crate) fn follow(&self, place: Arc<Place>) {
+        self.0.borrow_mut().place = Some(place);
+    }
+
+    /// What is logged from here on is this function's.
+    pub(crate) fn enter(&self, position: usize) {
+        let mut inner = self.0.borrow_mut();
+        inner.position = Some(position);
+        if let Some(place) = &inner.place {
+            place.function(position);
+        }
+    }
+
+    /// The function that runs, or ran the last.
+    pub(crate) fn position(&self) -> Option<usize> {
+        self.0.borrow().position
     }
 
     /// Takes what was logged so far.
@@ -54,9 +80,10 @@ impl Console {
             return;
         }
         inner.lines_left -= 1;
-        let index = inner.index;
+        let (index, position) = (inner.index, inner.position);
         inner.logged.lines.push(LogLine {
             index,
+            position: position.and_then(|position| u32::try_from(position).ok()),
             level,
             message,
         });

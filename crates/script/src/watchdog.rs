@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use deno_core::v8;
 
+use crate::cpu::ThreadClock;
+
 /// How often armed watches are looked at.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -24,6 +26,8 @@ pub(crate) enum Stopped {
     Wall = 1,
     /// The heap came near its limit.
     Heap = 2,
+    /// The processor time is used up.
+    Cpu = 3,
 }
 
 /// The thread's handle. The thread lives as long as the process: start one and share it.
@@ -49,6 +53,8 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     deadline: Option<Instant>,
+    /// Until which processor time of the isolate's thread; `None`: the deadline alone counts.
+    cpu: Option<(ThreadClock, Duration)>,
     isolate: v8::IsolateHandle,
     stopped: Arc<StopReason>,
 }
@@ -68,6 +74,7 @@ impl StopReason {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
             2 => Some(Stopped::Heap),
+            3 => Some(Stopped::Cpu),
             _ => Some(Stopped::Wall),
         }
     }
@@ -94,6 +101,7 @@ impl Watchdog {
     pub(crate) fn watch(&self, isolate: v8::IsolateHandle, stopped: Arc<StopReason>) -> Watch {
         let slot = Arc::new(Mutex::new(Slot {
             deadline: None,
+            cpu: None,
             isolate,
             stopped,
         }));
@@ -135,6 +143,11 @@ fn look(slots: &mut Slots, now: Instant) -> bool {
                 slot.isolate.terminate_execution();
                 slot.deadline = None;
             }
+            Some(_) if slot.cpu.is_some_and(|(clock, until)| clock.read() >= Some(until)) => {
+                slot.stopped.set(Stopped::Cpu);
+                slot.isolate.terminate_execution();
+                slot.deadline = None;
+            }
             Some(_) => armed = true,
             None => {}
         }
@@ -163,9 +176,20 @@ impl Watch {
         deadline
     }
 
+    /// Gives what follows, until it is disarmed, so much processor time of this thread, which must be the isolate's.
+    pub(crate) fn meter(&self, limit: Option<Duration>) {
+        let until = limit.and_then(|limit| {
+            let clock = ThreadClock::own()?;
+            Some((clock, clock.read()? + limit))
+        });
+        lock(&self.slot).cpu = until;
+    }
+
     /// Takes the deadline away; after this the watchdog does not stop the isolate any more.
     pub(crate) fn disarm(&self) {
-        lock(&self.slot).deadline = None;
+        let mut slot = lock(&self.slot);
+        slot.deadline = None;
+        slot.cpu = None;
     }
 }
 

@@ -187,3 +187,93 @@ fn a_rejection_that_nobody_handles_harms_no_neighbour() {
     assert_eq!(forwarded(&outcomes[0]), [r#"{"ok":1}"#]);
     assert_eq!(forwarded(&outcomes[1]), [r#"{"ok":1}"#]);
 }
+
+#[test]
+fn processor_time_has_a_limit_of_its_own_and_waiting_is_none() {
+    let limits = Limits {
+        wall_ms: 3_600_000,
+        cpu_ms: Some(300),
+        ..LIMITS
+    };
+    guilty_among_innocents(limits, "for (;;);", FunctionCode::CpuLimit);
+    guilty_among_innocents(limits, "for (;;) await null;", FunctionCode::CpuLimit);
+    let waits = "export default async (event) => {
+        await new Promise((done) => setTimeout(done, 700));
+        event.done = true;
+    }";
+    let (outcomes, _) = run(&open_with(limits, &[waits]), &["{}"]);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"done":true}"#]);
+}
+
+#[test]
+fn the_function_that_ran_into_a_limit_is_named() {
+    let loops = "export default () => { for (;;); }";
+    let (outcomes, _) = run(&open_with(TIGHT, &["export default () => {}", loops]), &["{}"]);
+    let fault = outcomes[0].fault.as_ref().expect("a fault");
+    assert_eq!(
+        (fault.code, fault.function.as_deref(), fault.function_version),
+        (FunctionCode::WallLimit, Some("fn_1"), Some(5))
+    );
+}
+
+#[test]
+fn past_the_budget_of_a_batch_events_go_round_again_and_none_is_blamed() {
+    let code = "export default (event) => { if (event.bad) for (;;); event.ok = 1; }";
+    let limits = Limits {
+        wall_ms: 3_600_000,
+        ..LIMITS
+    };
+    let chain = open_with(limits, &[code]);
+    let events = [r#"{"n":1}"#, r#"{"bad":1}"#, r#"{"n":2}"#];
+    let (outcomes, _) = run_within(&chain, 0, Some(1000), &events);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"n":1,"ok":1}"#]);
+    for late in &outcomes[1..] {
+        assert_eq!(late.verdict, Verdict::Retry, "{late:?}");
+        assert_eq!(late.retry_after_ms, None, "the first tier");
+        let fault = late.fault.as_ref().expect("a retry says why");
+        assert_eq!(fault.code, FunctionCode::WallLimit);
+        assert!(fault.message.contains("its workspace"), "{fault:?}");
+    }
+    let (outcomes, _) = run_within(&chain, 0, Some(60_000), &[r#"{"n":2}"#]);
+    assert_eq!(forwarded(&outcomes[0]), [r#"{"n":2,"ok":1}"#]);
+}
+
+/// QuickJS notes no frames that could be read without running code of the function.
+#[cfg(feature = "engine-v8")]
+#[test]
+fn an_error_carries_the_frames_of_the_chains_functions_and_no_others() {
+    let code = "const inner = () => {
+  throw new Error('deep');
+};
+export default function outer(event) {
+  [1].forEach(() => inner());
+}";
+    let outcome = once(code, "{}");
+    let stack = outcome.fault.expect("a fault").stack.expect("frames");
+    let lines: Vec<_> = stack.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "at inner (fn_0@5:2:9)",
+            "at (anonymous) (fn_0@5:5:21)",
+            "at outer (fn_0@5:5:7)"
+        ]
+    );
+    let forged = "export default () => { throw { stack: 'at /etc/passwd:1:1', message: 'x' }; }";
+    assert_eq!(once(forged, "{}").fault.expect("a fault").stack, None);
+    let endless = "const f = () => f() + 1; export default () => f();";
+    let stack = once(endless, "{}").fault.expect("a fault").stack.expect("frames");
+    assert!(
+        stack.len() <= 2048 && stack.starts_with("at f (fn_0@5:1:"),
+        "{stack}"
+    );
+}
+
+#[test]
+fn a_line_says_which_function_spoke() {
+    let first = "console.log('loading'); export default (event, ctx) => { ctx.log.info('first'); }";
+    let second = "export default (event, ctx) => { ctx.log.info('second'); }";
+    let (_, lines) = run(&open_with(LIMITS, &[first, second]), &["{}"]);
+    let places: Vec<_> = lines.iter().map(|line| (line.index, line.position)).collect();
+    assert_eq!(places, [(None, None), (Some(0), Some(0)), (Some(0), Some(1))]);
+}
