@@ -208,6 +208,11 @@ impl Pipeline {
         self.urls.get(service).expect("a service's name")
     }
 
+    /// Its database in Postgres, as a URL.
+    pub fn postgres(&self) -> &str {
+        self._postgres.url()
+    }
+
     /// The broker's address.
     pub fn kafka(&self) -> &str {
         &self.kafka
@@ -316,8 +321,13 @@ impl Pipeline {
 
     /// A way to send events that lives beside the pipeline, whatever happens to its processes.
     pub fn sender(&self) -> Sender {
+        self.sender_as(&self.write_key)
+    }
+
+    /// The same with another server key, `id:secret`: of another workspace.
+    pub fn sender_as(&self, write_key: &str) -> Sender {
         use base64::Engine as _;
-        let key = base64::engine::general_purpose::STANDARD.encode(&self.write_key);
+        let key = base64::engine::general_purpose::STANDARD.encode(write_key);
         let url = self.url("ingest").to_owned();
         Sender {
             client: self.client.clone(),

@@ -22,6 +22,7 @@ class Proof(NamedTuple):
 
 PROOFS = {
     "model": Proof("millrace-model"),
+    "freshness": Proof("millrace-freshness", ("kafka", "clickhouse", "postgres", "redis")),
     # Broker and ClickHouse are its own: it kills them.
     "chaos": Proof("millrace-chaos", ("postgres", "redis")),
 }
