@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Connection;
@@ -14,6 +14,8 @@ use crate::reader::partitions;
 use crate::topics::blocking;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two tries while a group is becoming empty.
+const EMPTYING_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a group holds for a topic, by partition; partitions without a commit are left out.
 ///
@@ -50,10 +52,10 @@ pub async fn held(
 }
 
 /// Sets what a group holds for one partition. The group must have no members: the broker refuses an outsider's commit
-/// while it has.
+/// while it has, and for a moment after the last one left, which is waited for.
 ///
 /// # Errors
-/// The cluster cannot be reached or refuses.
+/// The cluster cannot be reached or refuses, or the group still has members after 20 s.
 ///
 /// # Cancellation
 /// The commit may be carried out all the same.
@@ -73,9 +75,16 @@ pub async fn set(
         let mut element = list.add_partition(&topic, number);
         element.set_offset(offset).map_err(cluster("a commit"))?;
         element.set_metadata(&committed.metadata);
-        consumer
-            .commit(&list, CommitMode::Sync)
-            .map_err(cluster("a commit from outside the group"))
+        let mut waited = Duration::ZERO;
+        loop {
+            match consumer.commit(&list, CommitMode::Sync) {
+                Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)) if waited < TIMEOUT => {
+                    std::thread::sleep(EMPTYING_PAUSE);
+                    waited += EMPTYING_PAUSE;
+                }
+                answer => return answer.map_err(cluster("a commit from outside the group")),
+            }
+        }
     })
     .await
 }

@@ -49,6 +49,8 @@ fn store(error: &Store) -> Option<String> {
             Entity::Field => "`millctl fields list` shows those that have a type".to_owned(),
             Entity::Alias => "`millctl alias list` shows those there are".to_owned(),
             Entity::Quarantine => "`millctl function quarantine` shows what is held back".to_owned(),
+            Entity::Secret => "`millctl secret list` shows those there are".to_owned(),
+            Entity::Origin => "`millctl fetch list` shows those there are".to_owned(),
             Entity::Table | Entity::Token => return None,
         },
         Store::Taken {

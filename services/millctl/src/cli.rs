@@ -1,16 +1,20 @@
 //! The commands and their arguments.
 
+mod accounts;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_event::KeyKind;
 use millrace_event::topic::DEFAULT_PARTITIONS;
-use millrace_event::{KeyKind, Timestamp};
 use millrace_store::fields::FieldType;
 use millrace_store::functions::{Language, Route};
 use millrace_store::keys::IpPolicy;
 use millrace_store::rules::AliasMode;
 use millrace_store::workspaces::Tier;
 use millrace_store::{KeyId, Name, TokenId};
+
+pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
 
 /// Administers a Millrace installation.
 #[derive(Debug, Parser)]
@@ -60,71 +64,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dlq(Dlq),
     /// Check the log against the tables: every event where it was decided to be, once. Exit status 2 where not.
-    Audit {
-        /// Only events received at or after this time.
-        #[arg(long, value_name = "TIME")]
-        since: Option<Timestamp>,
-        /// The bulker's consumer group: what it has not settled yet is under way, not missing.
-        #[arg(long, value_name = "GROUP", default_value = "millrace-bulker")]
-        group: String,
-    },
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Letters {
-    /// Of this workspace, by id.
-    #[arg(long)]
-    pub(crate) workspace: Option<String>,
-    /// With this error code.
-    #[arg(long)]
-    pub(crate) code: Option<String>,
-    /// Of this function, by id.
-    #[arg(long)]
-    pub(crate) function: Option<String>,
-    /// Set aside at or after this time.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<Timestamp>,
-    /// Set aside before this time.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) until: Option<Timestamp>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Dlq {
-    /// Show dead letters, newest first.
-    List {
-        #[command(flatten)]
-        letters: Letters,
-        /// At most so many.
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
-    },
-    /// Show one dead letter whole.
-    Show {
-        /// `<partition>-<offset>`, as `list` names it.
-        at: String,
-    },
-    /// Count dead letters by workspace, stage, code and function.
-    Stats {
-        #[command(flatten)]
-        letters: Letters,
-    },
-    /// Send dead letters round again. Each is one attempt more; a letter that is replayed twice counts once.
-    Replay {
-        #[command(flatten)]
-        letters: Letters,
-        /// Say what would be done.
-        #[arg(long)]
-        dry_run: bool,
-        /// At most so many a second.
-        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        rate: u32,
-        /// Also those that would fail again: the function's version in force is the one that failed, or a row's
-        /// value does not fit its column.
-        #[arg(long)]
-        force: bool,
-    },
+    Audit(Audit),
+    /// The bulker's ledger in its offset commits.
+    #[command(subcommand)]
+    Ledger(Ledger),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

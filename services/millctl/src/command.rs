@@ -6,6 +6,7 @@ mod dlq;
 mod fields;
 mod function;
 mod key;
+mod ledger;
 mod migrate;
 mod require;
 mod token;
@@ -27,7 +28,8 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
         Command::Key(command) => key::run(command, parts).await,
         Command::Token(command) => token::run(command, parts).await,
         Command::Dlq(command) => Box::pin(dlq::run(command, parts)).await,
-        Command::Audit { since, group } => Box::pin(audit::run(since, &group, parts)).await,
+        Command::Audit(arguments) => Box::pin(audit::run(&arguments, parts)).await,
+        Command::Ledger(command) => Box::pin(ledger::run(command, parts)).await,
         Command::Fields(command) => fields::run(command, parts).await,
         Command::Alias(command) => alias::run(command, parts).await,
         Command::Require(command) => require::run(command, parts).await,

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -71,6 +72,38 @@ pub(crate) fn success(answer: &Answer, json: bool) -> Result<()> {
         // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("standard output cannot be written"),
+    }
+}
+
+/// How far a long command is, drawn on standard error where that is a terminal.
+#[derive(Clone, Debug)]
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar over `what`, whose number is not known yet.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::new(0);
+        let form = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Self(bar)
+    }
+
+    /// One that is not drawn.
+    pub(crate) fn none() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    /// Says how many more there will be.
+    pub(crate) fn expect(&self, more: u64) {
+        self.0.inc_length(more);
+    }
+
+    /// Says that so many are done.
+    pub(crate) fn step(&self, done: u64) {
+        self.0.inc(done);
     }
 }
 

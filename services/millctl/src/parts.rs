@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use millrace_event::Timestamp;
 use millrace_event::topic::Topics;
 use millrace_kafka::Connection;
 use millrace_store::keys::Cache;
@@ -88,5 +89,11 @@ impl Parts {
 
     pub(crate) const fn topics(&self) -> &Topics {
         &self.config.topics
+    }
+
+    /// The time, as records carry it.
+    pub(crate) fn now(&self) -> Timestamp {
+        use millrace_service::{Clock as _, SystemClock};
+        Timestamp::clamped_from_millis(SystemClock.now().as_millisecond())
     }
 }

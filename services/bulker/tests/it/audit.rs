@@ -1,10 +1,15 @@
 //! What `millctl` says of what the bulker has done: the audit, and dead letters.
 
-use millrace_event::envelope::{Envelope as _, Retry, Stage};
-use millrace_event::{Verdict, header};
-use millrace_kafka::{Connection, reader};
+use std::collections::BTreeMap;
+
+use millrace_event::envelope::{Envelope as _, Ingest, Retry, Stage, Text, V1};
+use millrace_event::header::Headers;
+use millrace_event::{KeyKind, Verdict, header};
+use millrace_kafka::group::Committed;
+use millrace_kafka::{Connection, Outgoing, offsets, reader};
 use millrace_testkit::wait::until;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Bench, PATIENCE, id};
 
@@ -67,6 +72,75 @@ async fn the_audit_names_a_row_that_was_deleted_and_one_that_was_doubled() {
     );
 }
 
+/// A record of the ingest topic, as the gateway's shipper writes it.
+fn accepted(bench: &Bench, seq: u64) -> Outgoing {
+    let event: Box<RawValue> =
+        serde_json::from_str(r#"{"type":"track","event":"Tested"}"#).expect("valid JSON");
+    let envelope = Ingest {
+        version: V1,
+        workspace: Text::from(bench.pipeline.workspace.as_str()),
+        source: Text::from("src_test"),
+        key_id: Text::from("wk_test"),
+        key_kind: KeyKind::Server,
+        received_at: "2026-11-21T04:00:00.120Z".parse().expect("a time"),
+        sent_at: None,
+        ip: None,
+        headers: BTreeMap::new(),
+        marks: vec![],
+        message_id: Text::from("m"),
+        event: &event,
+    };
+    let headers = Headers::new().with(header::ID, id(0, seq).to_string());
+    Outgoing {
+        key: None,
+        value: envelope.to_bytes(),
+        headers,
+    }
+}
+
+#[tokio::test]
+async fn the_audit_names_an_accepted_event_that_nobody_decided_and_a_number_that_never_came() {
+    let bench = Bench::start(vec![]).await;
+    bench.send(0, bench.events(0, 0, 3)).await;
+    bench.pipeline.rows(3, PATIENCE).await.expect("they arrive");
+    // Number 2 was shipped twice, 3 was read and left out, 4 never came, 5 is not read yet.
+    let records = [0, 1, 2, 2, 3, 5].map(|seq| accepted(&bench, seq)).to_vec();
+    let topic = bench.pipeline.topic("ingest");
+    bench.producer.send(&topic, 0, records).await.expect("delivered");
+    let connection = Connection::new(bench.pipeline.kafka(), "test");
+    let (bulker, rotor) = (bench.pipeline.group("bulker"), bench.pipeline.group("rotor"));
+    let read = Committed {
+        offset: 5,
+        metadata: String::new(),
+    };
+    offsets::set(&connection, &rotor, &topic, 0, read)
+        .await
+        .expect("committed");
+    let arguments = ["audit", "--group", &bulker, "--rotor-group", &rotor];
+    let settled = until("everything is settled", PATIENCE, || async {
+        let (status, answer) = bench.pipeline.millctl_ended(&arguments).await?;
+        Ok(Some((status, answer)).filter(|(_, answer)| answer["hours"][0]["stored"] == 3))
+    });
+    let (status, answer) = settled.await.expect("it answers");
+    assert_eq!((status, &answer["accepted"]), (Some(2), &5.into()), "{answer}");
+    assert_eq!(answer["duplicates_in_ingest"], 1);
+    let lost = serde_json::json!([format!("{}: accepted, read and never decided", id(0, 3))]);
+    assert_eq!(answer["lost"]["named"], lost);
+    let gap = serde_json::json!([format!("{} is not in the ingest topic", id(0, 4))]);
+    assert_eq!(answer["gaps"]["named"], gap);
+    let hour = &answer["hours"][0];
+    assert_eq!(
+        (&hour["lost"], &hour["under_way"]),
+        (&1.into(), &1.into()),
+        "{answer}"
+    );
+    assert_eq!(answer["missing"]["count"], 0);
+    // What was received before is left out, gaps excepted.
+    let later = [arguments.as_slice(), &["--since", "2026-11-21T05:00:00Z"]].concat();
+    let (_, answer) = bench.pipeline.millctl_ended(&later).await.expect("it answers");
+    assert_eq!((&answer["accepted"], &answer["events"]), (&0.into(), &0.into()));
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_listed_counted_shown_and_sent_round_again_only_when_that_has_a_point() {
     let bench = Bench::start(vec![]).await;
@@ -120,6 +194,20 @@ async fn a_dead_letter_is_listed_counted_shown_and_sent_round_again_only_when_th
         .expect("shown");
     assert_eq!(shown["value"]["output"]["event"]["properties"]["n"], "one");
 
+    let nowhere = millctl(&["dlq", "list", "--at", "2-999999"])
+        .await
+        .expect("listed");
+    assert_eq!(nowhere["total"], 0);
+    let here = bench
+        .pipeline
+        .millctl(&["dlq", "list", "--at", &at])
+        .await
+        .expect("listed");
+    assert_eq!(here["letters"][0]["at"], at.as_str());
+    let named = ["dlq", "stats", "--workspace", &bench.pipeline.name];
+    let of_workspace = bench.pipeline.millctl(&named).await.expect("counted");
+    assert_eq!(of_workspace["total"], 1, "a workspace has a name and an id");
+
     let left = millctl(&["dlq", "replay"]).await.expect("judged");
     assert_eq!(
         (&left["replayed"], &left["left"]["pointless"]),
@@ -129,8 +217,48 @@ async fn a_dead_letter_is_listed_counted_shown_and_sent_round_again_only_when_th
         .await
         .expect("judged");
     assert_eq!(dry["replayed"], 1);
-    let sent = millctl(&["dlq", "replay", "--force"]).await.expect("sent");
-    assert_eq!(sent["replayed"], 1);
+    let trail = millctl(&["dlq", "replays"]).await.expect("shown");
+    assert_eq!(
+        trail["replays"],
+        serde_json::json!([]),
+        "a dry run leaves no trail"
+    );
+    // Once the column takes it, there is a point without force.
+    let wider = format!(
+        "ALTER TABLE {} MODIFY COLUMN n Nullable(String)",
+        bench.pipeline.table
+    );
+    bench.pipeline.execute(&wider).await.expect("altered");
+    let replay = [
+        "dlq",
+        "replay",
+        "--code",
+        "column_conflict",
+        "--by",
+        "ada",
+        "--rate",
+        "10",
+    ];
+    let sent = bench.pipeline.millctl(&replay).await.expect("sent");
+    assert_eq!(sent["replayed"], 1, "{sent}");
+    let trail = millctl(&["dlq", "replays"]).await.expect("shown");
+    let run = &trail["replays"][0];
+    assert_eq!(
+        (&run["by"], &run["letters"], &run["forced"]),
+        (&"ada".into(), &1.into(), &false.into())
+    );
+    assert_eq!(
+        (&run["filter"]["code"], &run["replay"]),
+        (&"column_conflict".into(), &sent["replay"])
+    );
+    let named = "SELECT id, attempt, code, `by` FROM";
+    let named = bench
+        .pipeline
+        .query(&format!("{named} {}_system.replays", bench.pipeline.name))
+        .await
+        .expect("kept");
+    let wanted = serde_json::json!([{"id": id(0, 1).to_string(), "attempt": 1, "code": "column_conflict", "by": "ada"}]);
+    assert_eq!(Value::from(named), wanted);
     let connection = Connection::new(bench.pipeline.kafka(), "test");
     let copies = reader::gather(&connection, &bench.pipeline.topic("retry-1s"))
         .await

@@ -1,6 +1,7 @@
 //! The real binary against real Kafka and ClickHouse: the transformed log is written by the test.
 #![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
+mod adopt;
 mod audit;
 mod bounds;
 mod delivery;

@@ -1,62 +1,109 @@
 //! `millctl dlq …`: dead letters are shown, counted and sent round again, and never changed.
 
 mod letter;
+mod replay;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millrace_event::Timestamp;
-use millrace_kafka::producer::Producer;
 use millrace_kafka::reader;
-use millrace_store::{Functions, Workspaces};
+use millrace_store::{WorkspaceId, Workspaces};
+use millrace_warehouse::replays;
 use serde_json::json;
 
-use self::letter::{Letter, Unfit};
-use crate::cli::{Dlq, Letters};
-use crate::output::Answer;
+use self::letter::Letter;
+use crate::cli::{Dlq, Letters, Place};
+use crate::output::{Answer, Bar};
 use crate::parts::Parts;
 
-/// Letters that are sent and acknowledged together.
-const BATCH: usize = 100;
+/// How much earlier than a letter's own time its record may be stamped: hosts' clocks differ.
+const CLOCKS_MS: i64 = 3_600_000;
 
 pub(super) async fn run(command: Dlq, parts: &Parts) -> Result<Answer> {
     match command {
-        Dlq::List { letters, limit } => list(read(parts, letters).await?, limit),
-        Dlq::Show { at } => show(&at, parts).await,
-        Dlq::Stats { letters } => stats(&read(parts, letters).await?),
+        Dlq::List { letters, limit } => list(parts, letters, limit).await,
+        Dlq::Show { at } => show(parts, at).await,
+        Dlq::Stats { letters } => stats(parts, letters).await,
         Dlq::Replay {
             letters,
             dry_run,
             rate,
             force,
+            by,
         } => {
-            let letters = read(parts, letters).await?;
-            replay(parts, letters, dry_run, rate, force).await
+            let orders = replay::Orders {
+                dry_run,
+                rate,
+                force,
+                by,
+            };
+            Box::pin(replay::run(parts, letters, orders)).await
         }
+        Dlq::Replays { limit } => show_replays(parts, limit).await,
     }
 }
 
-/// The letters that are asked for, newest first.
-async fn read(parts: &Parts, wanted: Letters) -> Result<Vec<Letter>> {
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&found);
-    let visit = move |partition, record| {
-        let letter = Letter::new(partition, record);
-        if letter.is_wanted(&wanted) {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+/// Calls `take` with the letters that are asked for, each partition's oldest first, until it returns false. `bar`
+/// follows the records looked at.
+async fn each(
+    parts: &Parts,
+    mut wanted: Letters,
+    bar: Bar,
+    mut take: impl FnMut(Letter) -> bool + Send + 'static,
+) -> Result<()> {
+    if let Some(name) = &wanted.workspace
+        && name.parse::<WorkspaceId>().is_err()
+    {
+        let workspace = Workspaces::new(parts.postgres()?).find(name).await?;
+        wanted.workspace = Some(workspace.id.as_str().to_owned());
+    }
+    let (kafka, topic) = (parts.kafka(), &parts.topics().dlq);
+    let since = wanted.since.map(|since| since.as_millis() - CLOCKS_MS);
+    let mut ranges = reader::ranges(&kafka, topic, since).await?;
+    if !wanted.places.is_empty() {
+        for (partition, range) in &mut ranges {
+            let of_it = wanted.places.iter().filter(|place| place.partition == *partition);
+            let offsets = of_it
+                .map(|place| place.offset)
+                .filter(|offset| range.contains(offset));
+            let (first, last) = (offsets.clone().min(), offsets.max());
+            *range = first.unwrap_or(range.end)..last.map_or(range.end, |last| last + 1);
         }
+    }
+    bar.expect(ranges.values().map(|range| range.end - range.start).sum());
+    let visit = move |partition, record| {
+        bar.step(1);
+        let letter = Letter::new(partition, record);
+        !letter.is_wanted(&wanted) || take(letter)
     };
-    reader::read_all(&parts.kafka(), &parts.topics().dlq, visit).await?;
-    let mut letters = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-    letters.sort_by_key(|letter: &Letter| std::cmp::Reverse((letter.failed_at(), letter.offset())));
-    Ok(letters)
+    reader::read_ranges(&kafka, topic, ranges, visit).await?;
+    Ok(())
 }
 
-fn list(letters: Vec<Letter>, limit: usize) -> Result<Answer> {
-    let shown = letters.get(..limit.min(letters.len())).unwrap_or_default();
-    let objects: Vec<_> = shown.iter().map(Letter::summary).collect();
+/// What a thread that reads has gathered, once it is done.
+fn taken<T: Default>(gathered: &Mutex<T>) -> T {
+    std::mem::take(&mut gathered.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The newest letters that are asked for, at most `limit`; no more are ever held.
+async fn list(parts: &Parts, wanted: Letters, limit: usize) -> Result<Answer> {
+    type Newest = BTreeMap<(Timestamp, Place), Letter>;
+    let gathered = Arc::new(Mutex::new((0_u64, Newest::new())));
+    let keep = Arc::clone(&gathered);
+    each(parts, wanted, Bar::none(), move |letter| {
+        let (total, newest) = &mut *keep.lock().unwrap_or_else(PoisonError::into_inner);
+        *total += 1;
+        newest.insert((letter.failed_at(), letter.place()), letter);
+        if newest.len() > limit {
+            newest.pop_first();
+        }
+        true
+    })
+    .await?;
+    let (total, newest) = taken(&gathered);
+    let objects: Vec<_> = newest.values().rev().map(Letter::summary).collect();
     let names = [
         "AT",
         "FAILED",
@@ -84,35 +131,39 @@ fn list(letters: Vec<Letter>, limit: usize) -> Result<Answer> {
         .iter()
         .map(|object| keys.iter().map(|key| cell(object, key)).collect())
         .collect();
-    Answer::table(
-        json!({ "total": letters.len(), "letters": objects }),
-        &names,
-        &rows,
-    )
+    Answer::table(json!({ "total": total, "letters": objects }), &names, &rows)
 }
 
-async fn show(at: &str, parts: &Parts) -> Result<Answer> {
-    let everything = Letters {
-        workspace: None,
-        code: None,
-        function: None,
-        since: None,
-        until: None,
+async fn show(parts: &Parts, at: Place) -> Result<Answer> {
+    let wanted = Letters {
+        places: vec![at],
+        ..Letters::default()
     };
-    let letters = read(parts, everything).await?;
-    let Some(letter) = letters.iter().find(|letter| letter.at() == at) else {
+    let gathered = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&gathered);
+    each(parts, wanted, Bar::none(), move |letter| {
+        *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(letter.whole());
+        false
+    })
+    .await?;
+    let Some(whole) = taken(&gathered) else {
         bail!("there is no dead letter at {at}; `millctl dlq list` names those that there are");
     };
-    let whole = letter.whole();
     let text = serde_json::to_string_pretty(&whole).context("the letter has no JSON form")?;
     Answer::lines(whole, text.lines().map(ToOwned::to_owned).collect())
 }
 
-fn stats(letters: &[Letter]) -> Result<Answer> {
-    let mut groups: BTreeMap<[String; 4], u64> = BTreeMap::new();
-    for letter in letters {
+async fn stats(parts: &Parts, wanted: Letters) -> Result<Answer> {
+    let gathered: Arc<Mutex<BTreeMap<[String; 4], u64>>> = Arc::default();
+    let keep = Arc::clone(&gathered);
+    each(parts, wanted, Bar::none(), move |letter| {
+        let mut groups = keep.lock().unwrap_or_else(PoisonError::into_inner);
         *groups.entry(letter.group()).or_default() += 1;
-    }
+        true
+    })
+    .await?;
+    let groups = taken(&gathered);
+    let total: u64 = groups.values().sum();
     let objects: Vec<_> = groups
         .iter()
         .map(|([workspace, stage, code, function], count)| {
@@ -128,87 +179,33 @@ fn stats(letters: &[Letter]) -> Result<Answer> {
         })
         .collect();
     let names = ["WORKSPACE", "STAGE", "CODE", "FUNCTION", "COUNT"];
-    Answer::table(
-        json!({ "total": letters.len(), "groups": objects }),
-        &names,
-        &rows,
-    )
+    Answer::table(json!({ "total": total, "groups": objects }), &names, &rows)
 }
 
-async fn replay(
-    parts: &Parts,
-    letters: Vec<Letter>,
-    dry_run: bool,
-    rate: u32,
-    force: bool,
-) -> Result<Answer> {
-    let in_force = match letters.iter().any(Letter::has_function) && !force {
-        true => versions(parts).await?,
-        false => HashMap::new(),
-    };
-    let tier = parts
-        .topics()
-        .retry
-        .first()
-        .context("no retry topic is configured")?;
-    let now = parts.now();
-    let mut copies: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-    let mut left: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut count = 0_u64;
-    // Oldest first: the order in which they came.
-    for letter in letters.iter().rev() {
-        let pointless = !force && letter.is_pointless(&in_force);
-        match letter.copy(now) {
-            _ if pointless => *left.entry("pointless").or_default() += 1,
-            Err(Unfit::NoIdentity) => *left.entry("without_identity").or_default() += 1,
-            Err(Unfit::NoEnvelope) => *left.entry("no_envelope").or_default() += 1,
-            Ok(copy) => {
-                count += 1;
-                copies.entry(letter.partition()).or_default().push(copy);
-            }
-        }
-    }
-    if !dry_run {
-        let producer = Producer::new(&parts.kafka())?;
-        for (partition, copies) in copies {
-            for batch in copies.chunks(BATCH) {
-                producer.send(&tier.topic, partition, batch.to_vec()).await?;
-                let sent = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-                tokio::time::sleep(Duration::from_secs(1) * sent / rate).await;
-            }
-        }
-    }
-    let did = if dry_run { "would be sent" } else { "sent" };
-    let mut lines = vec![format!("{count} dead letters {did} to {}", tier.topic)];
-    for (why, count) in &left {
-        let why = match *why {
-            "pointless" => "would fail again, as nothing changed that they failed on; --force sends them",
-            "no_envelope" => "hold nothing that can go round",
-            _ => "have no identity",
-        };
-        lines.push(format!("{count} left: they {why}"));
-    }
-    let object = json!({ "replayed": count, "dry_run": dry_run, "topic": tier.topic, "left": left });
-    Answer::lines(object, lines)
-}
-
-/// The versions in force of every function, by its id.
-async fn versions(parts: &Parts) -> Result<HashMap<String, Vec<u32>>> {
-    let postgres = parts.postgres()?;
-    let (functions, workspaces) = (Functions::new(postgres.clone()), Workspaces::new(postgres));
-    let mut versions = HashMap::new();
-    for workspace in workspaces.list().await? {
-        for listed in functions.list(&workspace.id).await? {
-            let promoted = listed.promoted.iter().map(|promoted| promoted.version).collect();
-            versions.insert(listed.id.as_str().to_owned(), promoted);
-        }
-    }
-    Ok(versions)
-}
-
-impl Parts {
-    fn now(&self) -> Timestamp {
-        use millrace_service::{Clock as _, SystemClock};
-        Timestamp::clamped_from_millis(SystemClock.now().as_millisecond())
-    }
+/// The audit trail.
+async fn show_replays(parts: &Parts, limit: usize) -> Result<Answer> {
+    let table = replays::table(parts.system_database()?)?;
+    let found = parts.warehouse().replays(&table, limit).await?;
+    let filter = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
+    let objects: Vec<_> = found
+        .iter()
+        .map(|run| {
+            json!({
+                "replay": run.replay, "at": run.at, "by": run.by, "filter": filter(&run.filter),
+                "forced": run.forced, "topic": run.topic, "letters": run.letters,
+            })
+        })
+        .collect();
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|run| {
+            let forced = if run.forced { "yes" } else { "" };
+            let letters = run.letters.to_string();
+            [&run.at, &run.by, &letters, forced, &run.filter, &run.replay]
+                .map(|cell| (*cell).to_owned())
+                .to_vec()
+        })
+        .collect();
+    let names = ["AT", "BY", "LETTERS", "FORCED", "FILTER", "REPLAY"];
+    Answer::table(json!({ "replays": objects }), &names, &rows)
 }

@@ -61,12 +61,25 @@ pub(super) struct Findings {
     pub(super) duplicated: Vec<String>,
     pub(super) stray: Vec<String>,
     pub(super) lost: Vec<String>,
+    /// Numbers of journals that are in no record of the ingest topic.
+    pub(super) gaps: Vec<String>,
+    /// Events that the ingest topic holds.
+    pub(super) accepted: usize,
+    /// Records of the ingest topic that were there already.
+    pub(super) shipped_again: u64,
     pub(super) hours: BTreeMap<(String, String), Counts>,
 }
 
 impl Findings {
-    pub(super) const fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.duplicated.is_empty() && self.stray.is_empty() && self.lost.is_empty()
+    pub(super) fn is_clean(&self) -> bool {
+        let kinds = [
+            &self.missing,
+            &self.duplicated,
+            &self.stray,
+            &self.lost,
+            &self.gaps,
+        ];
+        kinds.iter().all(|found| found.is_empty())
     }
 }
 
@@ -124,6 +137,11 @@ impl Books {
                 self.rows.insert((envelope.id, output.table.to_string(), sub));
             }
         }
+    }
+
+    /// Whether anything was decided about an event.
+    pub(super) fn knows(&self, identity: Identity) -> bool {
+        self.events.contains_key(&identity)
     }
 
     /// A dead letter.

@@ -1,16 +1,16 @@
 //! One dead letter: what its headers say, and the copy that sends it round again.
 
-use std::collections::HashMap;
-
+use millrace_event::IngestCode;
 use millrace_event::code::RowCode;
 use millrace_event::envelope::{Envelope as _, Ingest, Reason, Retry, RowPayload, Stage, Text, V1};
 use millrace_event::header::{self, Headers};
 use millrace_event::{Identity, Timestamp};
 use millrace_kafka::{Outgoing, Record};
+use millrace_warehouse::{Row, RowId, replays};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::cli::Letters;
+use crate::cli::{Letters, Place};
 
 /// A record of the dead-letter topic.
 #[derive(Debug)]
@@ -33,17 +33,12 @@ impl Letter {
         Self { partition, record }
     }
 
-    pub(super) const fn partition(&self) -> u32 {
-        self.partition
-    }
-
-    pub(super) const fn offset(&self) -> u64 {
-        self.record.offset
-    }
-
-    /// Its place, `<partition>-<offset>`.
-    pub(super) fn at(&self) -> String {
-        format!("{}-{}", self.partition, self.record.offset)
+    /// Where it is.
+    pub(super) const fn place(&self) -> Place {
+        Place {
+            partition: self.partition,
+            offset: self.record.offset,
+        }
     }
 
     fn text(&self, name: &str) -> &str {
@@ -56,14 +51,89 @@ impl Letter {
         said.unwrap_or_else(|_| Timestamp::clamped_from_millis(self.record.timestamp_ms))
     }
 
-    pub(super) fn has_function(&self) -> bool {
-        !self.text(header::FUNCTION).is_empty()
+    /// Its workspace's id.
+    pub(super) fn workspace(&self) -> &str {
+        self.text(header::WORKSPACE)
+    }
+
+    /// The table that its row was meant for.
+    pub(super) fn table(&self) -> Option<&str> {
+        Some(self.text(header::TABLE)).filter(|table| !table.is_empty())
+    }
+
+    /// The function that failed, and its version.
+    pub(super) fn function(&self) -> Option<(&str, u32)> {
+        let version = self.text(header::FUNCTION_VERSION).parse().ok()?;
+        Some((self.text(header::FUNCTION), version)).filter(|(function, _)| !function.is_empty())
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        codes.contains(&self.text(header::ERROR_CODE))
+    }
+
+    /// Whether no change could make it fit.
+    pub(super) fn is_never_fit(&self) -> bool {
+        self.has_code(&[RowCode::InvalidRecord.as_str(), RowCode::CopyTooLarge.as_str()])
+    }
+
+    /// Whether it failed on the type of a field, so that the table says whether it would again.
+    pub(super) fn is_about_types(&self) -> bool {
+        self.has_code(&[
+            RowCode::ColumnConflict.as_str(),
+            IngestCode::TypeConflict.as_str(),
+        ])
+    }
+
+    /// Calls `look` with the row that the letter holds, or that its event is without functions.
+    pub(super) fn with_row<T>(&self, look: impl FnOnce(&Row<'_>) -> T) -> Option<T> {
+        let id = RowId {
+            identity: self.text(header::ID).parse().ok()?,
+            sub: self.text(header::SUB).parse().unwrap_or(0),
+        };
+        let value = &self.record.value;
+        if let Ok(held) = RowPayload::read(value) {
+            let origin = &held.origin;
+            return Some(look(&Row {
+                id,
+                received_at: origin.received_at,
+                sent_at: origin.sent_at,
+                source: origin.source.as_str(),
+                message_id: origin.message_id.as_str(),
+                event: held.output.event,
+            }));
+        }
+        let ingest = Ingest::read(value).ok()?;
+        Some(look(&Row {
+            id,
+            received_at: ingest.received_at,
+            sent_at: ingest.sent_at,
+            source: ingest.source.as_str(),
+            message_id: ingest.message_id.as_str(),
+            event: ingest.event,
+        }))
+    }
+
+    /// How the audit trail names it.
+    pub(super) fn entry(&self) -> replays::Letter {
+        replays::Letter {
+            partition: self.partition,
+            offset: self.record.offset,
+            event: self.text(header::ID).to_owned(),
+            attempt: self.attempt() + 1,
+            workspace: self.workspace().to_owned(),
+            code: self.text(header::ERROR_CODE).to_owned(),
+        }
+    }
+
+    fn attempt(&self) -> u32 {
+        self.text(header::ATTEMPT).parse().unwrap_or(0)
     }
 
     pub(super) fn is_wanted(&self, wanted: &Letters) -> bool {
         let is =
             |name, wanted: &Option<String>| wanted.as_ref().is_none_or(|wanted| wanted == self.text(name));
-        is(header::WORKSPACE, &wanted.workspace)
+        (wanted.places.is_empty() || wanted.places.contains(&self.place()))
+            && is(header::WORKSPACE, &wanted.workspace)
             && is(header::ERROR_CODE, &wanted.code)
             && is(header::FUNCTION, &wanted.function)
             && wanted.since.is_none_or(|since| self.failed_at() >= since)
@@ -83,7 +153,7 @@ impl Letter {
 
     pub(super) fn summary(&self) -> Value {
         json!({
-            "at": self.at(),
+            "at": self.place().to_string(),
             "failed_at": self.failed_at().to_string(),
             "workspace": self.text(header::WORKSPACE),
             "stage": self.text(header::STAGE),
@@ -108,25 +178,13 @@ impl Letter {
         let value = &self.record.value;
         let value: Value = serde_json::from_slice(value).unwrap_or_else(|_| text(value).into());
         let key = self.record.key.as_deref().map(text);
-        json!({ "at": self.at(), "key": key, "headers": headers, "value": value })
-    }
-
-    /// Whether it would fail again: the version that failed is in force, or its value still has no column.
-    pub(super) fn is_pointless(&self, in_force: &HashMap<String, Vec<u32>>) -> bool {
-        let failed: Option<u32> = self.text(header::FUNCTION_VERSION).parse().ok();
-        let function = in_force.get(self.text(header::FUNCTION));
-        let same = function
-            .zip(failed)
-            .is_some_and(|(versions, failed)| versions.contains(&failed));
-        let code = self.text(header::ERROR_CODE);
-        same || code == RowCode::ColumnConflict.as_str() || code == RowCode::InvalidRecord.as_str()
+        json!({ "at": self.place().to_string(), "key": key, "headers": headers, "value": value })
     }
 
     /// The copy that sends it round, due at once: one attempt more, under the same identity.
     pub(super) fn copy(&self, now: Timestamp) -> Result<Outgoing, Unfit> {
         let identity: Identity = self.text(header::ID).parse().map_err(|_| Unfit::NoIdentity)?;
-        let failed: u32 = self.text(header::ATTEMPT).parse().unwrap_or(0);
-        let attempt = failed + 1;
+        let attempt = self.attempt() + 1;
         let value = &self.record.value;
         let sub: Option<u16> = self.text(header::SUB).parse().ok();
         let table = Some(self.text(header::TABLE)).filter(|table| !table.is_empty());
@@ -145,6 +203,7 @@ impl Letter {
             field: None,
             function: None,
             function_version: None,
+            stack: None,
         };
         let stage = if row.is_some() {
             Stage::Bulker
