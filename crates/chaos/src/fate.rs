@@ -51,6 +51,8 @@ pub const FUNCTION: &str = "export default function (event, ctx) {
   if (bag.fate === 'drop') return null;
   if (bag.fate === 'throw') throw new Error('as the event says');
   if (bag.fate === 'retry' && ctx.attempt === 0) throw new RetryError('as the event says');
+  // What ingest would refuse at the door, so that the bulker meets it.
+  if (bag.fate === 'misfit') bag.price = 'priceless';
   bag.stamped = `stamped ${bag.n}`;
   return event;
 }
@@ -68,7 +70,7 @@ pub fn event(n: u64) -> Value {
         Fate::StoredLater => event[bag]["fate"] = "retry".into(),
         Fate::Dropped => event[bag]["fate"] = "drop".into(),
         Fate::Thrown => event[bag]["fate"] = "throw".into(),
-        Fate::Misfit => event[bag]["price"] = "priceless".into(),
+        Fate::Misfit => event[bag]["fate"] = "misfit".into(),
     }
     event
 }

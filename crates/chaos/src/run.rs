@@ -105,7 +105,7 @@ async fn under_load(
     });
     let began = Instant::now();
     let mut pack: Vec<Fault> = Vec::new();
-    while began.elapsed() < options.length {
+    while began.elapsed() < options.length && !loading.is_finished() {
         if pack.is_empty() {
             pack = ALL.to_vec();
             world.chance.shuffle(&mut pack);

@@ -7,7 +7,8 @@ use millrace_event::topic::Topics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Connection;
 use crate::error::Error;
@@ -115,6 +116,39 @@ pub async fn delete(connection: &Connection, names: &[&str]) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// Deletes the records of a partition before `offset`, as retention does.
+///
+/// # Errors
+/// The cluster cannot be reached, or refuses: the partition has no such offset yet.
+pub async fn delete_records(
+    connection: &Connection,
+    topic: &str,
+    partition: u32,
+    offset: u64,
+) -> Result<(), Error> {
+    let cluster = |source| Error::Cluster {
+        request: "the deletion of records",
+        source,
+    };
+    let invalid = || cluster(KafkaError::AdminOp(RDKafkaErrorCode::InvalidArgument));
+    let admin: AdminClient<DefaultClientContext> =
+        connection.librdkafka().create().map_err(Error::Configuration)?;
+    let options = AdminOptions::new()
+        .operation_timeout(Some(TIMEOUT))
+        .request_timeout(Some(TIMEOUT));
+    let partition = i32::try_from(partition).map_err(|_| invalid())?;
+    let before = Offset::Offset(i64::try_from(offset).map_err(|_| invalid())?);
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, before)
+        .map_err(cluster)?;
+    let deleted = admin.delete_records(&offsets, &options).await.map_err(cluster)?;
+    deleted
+        .elements()
+        .iter()
+        .try_for_each(|element| element.error().map_err(cluster))
 }
 
 async fn create(

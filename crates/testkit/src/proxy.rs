@@ -43,7 +43,6 @@ pub enum Fault {
 
 type Meant = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
-#[derive(Clone)]
 struct Rule {
     fault: Fault,
     meant: Meant,
@@ -60,7 +59,7 @@ struct Link {
 struct Shared {
     protocol: Protocol,
     server: Mutex<Option<String>>,
-    rule: Mutex<Option<Rule>>,
+    rules: Mutex<Vec<Rule>>,
     hits: AtomicU64,
     link: watch::Sender<Link>,
     /// Grows when stalled requests may go on.
@@ -94,7 +93,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             protocol,
             server: Mutex::default(),
-            rule: Mutex::default(),
+            rules: Mutex::default(),
             hits: AtomicU64::new(0),
             link: watch::Sender::new(Link {
                 up: true,
@@ -149,9 +148,9 @@ impl Proxy {
         self.address
     }
 
-    /// Breaks the next `times` requests that are `meant`. Replaces the rule before.
+    /// Breaks the next `times` requests that are `meant`. Where several rules mean a request, the oldest one holds.
     pub fn arm(&self, fault: Fault, times: u32, meant: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
-        *lock(&self.shared.rule) = Some(Rule {
+        lock(&self.shared.rules).push(Rule {
             fault,
             meant: Arc::new(meant),
             left: times,
@@ -160,7 +159,7 @@ impl Proxy {
 
     /// Lets everything pass from now on, what was stalled first.
     pub fn calm(&self) {
-        *lock(&self.shared.rule) = None;
+        lock(&self.shared.rules).clear();
         self.shared.calm.send_modify(|calm| *calm += 1);
     }
 
@@ -327,8 +326,10 @@ async fn read(from: &mut (impl AsyncRead + Unpin), protocol: Protocol, unit: &mu
 impl Shared {
     /// What happens to this request.
     fn judge(&self, unit: &[u8]) -> Option<Fault> {
-        let mut rule = lock(&self.rule);
-        let armed = rule.as_mut().filter(|rule| rule.left > 0 && (rule.meant)(unit))?;
+        let mut rules = lock(&self.rules);
+        let armed = rules
+            .iter_mut()
+            .find(|rule| rule.left > 0 && (rule.meant)(unit))?;
         armed.left -= 1;
         self.hits.fetch_add(1, Ordering::AcqRel);
         Some(armed.fault)

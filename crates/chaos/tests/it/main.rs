@@ -1,5 +1,7 @@
 //! A minute of chaos. Ten and more are `./dev prove chaos --minutes 10`.
 
+mod table;
+
 use std::io::Write as _;
 use std::time::Duration;
 

@@ -8,7 +8,6 @@ mod limits;
 mod migrations;
 mod model;
 mod outages;
-mod proxy;
 mod reach;
 mod settlement;
 mod together;

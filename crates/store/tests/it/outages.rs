@@ -7,10 +7,10 @@ use millrace_store::postgres::{self, Postgres};
 use millrace_store::redis::{self, Redis};
 use millrace_store::{Chains, Dedup, Error, Keys, Part, Retry};
 use millrace_testkit::postgres::Database;
+use millrace_testkit::proxy::Proxy;
 use tokio::net::TcpListener;
 
 use crate::migrated;
-use crate::proxy::through;
 
 /// For what happens at once on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -170,7 +170,9 @@ async fn addresses_that_cannot_be_read_are_named_without_their_password() {
 
 #[tokio::test]
 async fn a_redis_that_goes_and_comes_back_is_used_again() {
-    let (proxy, url) = through(&millrace_testkit::redis::url().expect("an address"), 6379).await;
+    let (proxy, url) = Proxy::through(&millrace_testkit::redis::url().expect("an address"), 6379)
+        .await
+        .expect("a proxy");
     let mut config = redis::Config::new(url);
     config.key_prefix = millrace_testkit::redis::prefix();
     config.call_timeout = Duration::from_secs(10);
@@ -240,7 +242,7 @@ async fn a_redis_that_forgot_its_scripts_is_given_them_again() {
 async fn a_postgres_that_goes_and_comes_back_is_used_again() {
     let (database, migrated) = migrated().await;
     migrated.close();
-    let (proxy, url) = through(database.url(), 5432).await;
+    let (proxy, url) = Proxy::through(database.url(), 5432).await.expect("a proxy");
     let chains = Chains::new(Postgres::new(&postgres::Config::new(url)).expect("a pool"));
     let version = chains.version().await.expect("a version");
 

@@ -76,3 +76,43 @@ async fn every_service_killed_three_times_under_load_loses_nothing_and_doubles_n
     assert!(report.is_clean(), "{report:?}\n{}", pipeline.tails());
     assert_eq!(report.right, EVENTS);
 }
+
+#[tokio::test]
+async fn a_rotor_killed_between_writing_and_committing_writes_a_range_twice_and_it_is_stored_once() {
+    let session = ("MILLRACE__CONSUMER__SESSION_TIMEOUT", "6s".to_owned());
+    let options = Options {
+        settings: [("rotor", vec![session])].into(),
+        ..Options::default()
+    };
+    let mut pipeline = Pipeline::start(options).await.expect("the pipeline starts");
+    pipeline
+        .put_function("stamp", FUNCTION)
+        .await
+        .expect("the function is taken");
+    let rotor = pipeline.process("rotor");
+    rotor.terminate(PATIENCE).await.expect("it ends");
+    rotor.arm(Some("rotor::after_produce=1*return(kill)"));
+    rotor.start_again().expect("started");
+    rotor.arm(None);
+    let (sender, oracle) = (pipeline.sender(), Arc::new(Oracle::default()));
+    load::send(&sender, &oracle, 0..300).await.expect("acknowledged");
+    pipeline
+        .process("rotor")
+        .killed(PATIENCE)
+        .await
+        .expect("it dies there");
+    pipeline.process("rotor").start_again().expect("started");
+    load::send(&sender, &oracle, 300..400)
+        .await
+        .expect("acknowledged");
+    pipeline.rows(400, PATIENCE).await.expect("all arrive");
+
+    let duplicates = until("the bulker has met the copies", PATIENCE, || async {
+        let met = pipeline.metric("bulker", "millrace_bulker_records_total", "duplicate");
+        Ok(Some(met.await?).filter(|met| *met > 0.0))
+    });
+    duplicates.await.expect("a range came twice");
+    let report = oracle.check(&pipeline).await.expect("the table answers");
+    assert!(report.is_clean(), "{report:?}\n{}", pipeline.tails());
+    assert_eq!(report.right, 400);
+}

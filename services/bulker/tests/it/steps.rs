@@ -148,7 +148,7 @@ async fn killed_between_naming_a_bad_row_and_its_dead_letter_the_row_stays_out_t
         .collect();
     assert_eq!(ids, BTreeSet::from([id(0, 11).to_string().as_str()]));
     let outcomes = format!(
-        "SELECT count() AS n FROM {}_system.outcomes FINAL WHERE verdict = 'drop'",
+        "SELECT count() AS n FROM {}_system.outcomes WHERE verdict = 'drop'",
         bench.pipeline.name
     );
     let drops = bench.pipeline.query(&outcomes).await.expect("answered");
