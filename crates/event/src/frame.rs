@@ -193,8 +193,11 @@ pub struct Load {
     pub destination: String,
     /// The functions, in the order they run.
     pub functions: Vec<Function>,
-    /// `ctx.env`: a JSON object of strings.
+    /// `ctx.env`: a JSON object of strings. Its values are taken out of what functions log and throw.
     pub environment: Text,
+    /// Why there is no environment, where there should be one: a function that reads it asks for another try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_fault: Option<String>,
     /// What one event may use.
     pub limits: Limits,
 }

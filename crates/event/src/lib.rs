@@ -12,6 +12,7 @@ pub mod header;
 pub mod identity;
 pub mod json;
 pub mod partition;
+pub mod redact;
 pub mod time;
 pub mod topic;
 

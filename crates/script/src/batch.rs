@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millrace_event::FunctionCode;
 use millrace_event::frame::{Batch, Fault, Load, Outcome};
+use millrace_event::redact::Redactor;
 
 use crate::chain::Told;
 use crate::console::{Console, Logged};
@@ -20,6 +21,7 @@ pub(crate) struct Runner {
     watchdog: Watchdog,
     console: Console,
     calls: Calls,
+    redactor: Redactor,
     isolate: Option<Isolate>,
     /// Why the code does not load; it will not load another time either.
     broken: Option<Fault>,
@@ -28,6 +30,7 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(load: Load, watchdog: Watchdog, (outside, arrivals): (Outside, Arrivals)) -> Self {
         Self {
+            redactor: Redactor::new(load.environment.0.get()),
             load,
             watchdog,
             console: Console::default(),
@@ -82,7 +85,20 @@ impl Runner {
         }
         self.isolate.take_if(|isolate| isolate.is_spent());
         self.calls.close();
-        (outcomes, self.console.take())
+        let mut logged = self.console.take();
+        if !self.redactor.is_empty() {
+            for fault in outcomes.iter_mut().filter_map(|outcome| outcome.fault.as_mut()) {
+                self.redactor.clean(&mut fault.message);
+                fault
+                    .stack
+                    .iter_mut()
+                    .for_each(|stack| self.redactor.clean(stack));
+            }
+            for line in &mut logged.lines {
+                self.redactor.clean(&mut line.message);
+            }
+        }
+        (outcomes, logged)
     }
 
     /// Heap in use, in bytes; nothing while there is no isolate.

@@ -14,5 +14,6 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod server;
 pub mod stack;
 pub mod wait;

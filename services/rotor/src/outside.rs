@@ -3,6 +3,7 @@
 //! A worker itself reaches nothing. It says what one of its functions asks for, and which chain that function is in is
 //! what the parent knows, not what the worker says.
 
+pub mod config;
 pub mod fetch;
 mod metrics;
 pub mod store;

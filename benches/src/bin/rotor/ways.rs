@@ -170,6 +170,7 @@ pub(crate) fn chain(id: &str, version: u64, code: &str) -> Result<Arc<Chain>> {
             typescript: false,
         }],
         environment: Text(RawValue::from_string("{}".to_owned())?),
+        environment_fault: None,
         limits: EventLimits::default().frame(),
     };
     Ok(Arc::new(Chain::new(load)?))

@@ -20,6 +20,7 @@ fn load() -> Load {
             typescript: false,
         }],
         environment: Text(raw(r#"{"REGION":"eu"}"#)),
+        environment_fault: None,
         limits: Limits {
             wall_ms: 250,
             cpu_ms: None,

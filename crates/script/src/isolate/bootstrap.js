@@ -69,10 +69,11 @@
   };
 
   let reach;
+  const unopened = () => { throw new RetryError(constants.envFault); };
   const context = (recordText, event) => {
     const record = parse(recordText);
     let ua;
-    return {
+    const ctx = {
       log,
       env,
       workspace: constants.workspace,
@@ -91,6 +92,8 @@
         return ua;
       },
     };
+    if (constants.envFault) defineProperty(ctx, "env", { get: unopened, enumerable: true });
+    return ctx;
   };
 
   // A private field is the mark: no object made by a function can carry it without being a RetryError.

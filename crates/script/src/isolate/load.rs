@@ -76,6 +76,8 @@ struct Constants<'a> {
     source: &'a str,
     destination: &'a str,
     env: &'a RawValue,
+    #[serde(rename = "envFault")]
+    env_fault: Option<&'a str>,
 }
 
 /// The JavaScript functions that [`BOOTSTRAP`] returns, and one native one.
@@ -204,6 +206,7 @@ fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Time
         source: &load.source,
         destination: &load.destination,
         env: &load.environment.0,
+        env_fault: load.environment_fault.as_deref(),
     };
     let constants = serde_json::to_string(&constants).map_err(|error| failed(error.to_string()))?;
     let mut script = |name, text: &str| {

@@ -55,6 +55,7 @@ fn open_with(limits: Limits, codes: &[&str]) -> Chain {
         destination: "warehouse".into(),
         functions,
         environment: Text(raw(r#"{"REGION":"eu"}"#)),
+        environment_fault: None,
         limits,
     };
     host().open(load).expect("a thread")

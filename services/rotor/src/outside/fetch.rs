@@ -7,7 +7,6 @@ mod address;
 mod connect;
 mod request;
 
-use std::error::Error as _;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;

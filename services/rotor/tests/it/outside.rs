@@ -31,7 +31,7 @@ fn store_at(url: &str) -> (Store, Redis) {
     (Store::new(Values::new(redis.clone(), QUOTA)), redis)
 }
 
-fn pool_with(outside: Outside) -> Pool {
+pub(crate) fn pool_with(outside: Outside) -> Pool {
     let registry = millrace_service::Metrics::default();
     let config = Config { outside, ..small(1) };
     let metrics = registry.register(millrace_rotor::pool::Metrics::register);
