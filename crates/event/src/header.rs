@@ -16,6 +16,8 @@ pub const ERROR_CODE: &str = "error-code";
 pub const ERROR_MESSAGE: &str = "error-message";
 /// The field that did not fit.
 pub const ERROR_FIELD: &str = "error-field";
+/// The frames of the functions' own code, innermost first, one on a line.
+pub const ERROR_STACK: &str = "error-stack";
 /// The function that failed.
 pub const FUNCTION: &str = "function";
 /// Its version, decimal.
@@ -49,6 +51,8 @@ pub mod connect {
     pub const CLASS_NAME: &str = "__connect.errors.exception.class.name";
     /// The error's message.
     pub const MESSAGE: &str = "__connect.errors.exception.message";
+    /// The error's frames.
+    pub const STACKTRACE: &str = "__connect.errors.exception.stacktrace";
 }
 
 /// Headers of one record, in order; a name may stand more than once, the last one counts.

@@ -24,7 +24,7 @@ impl FunctionDebug {
     /// When there is no such workspace, or Postgres does not answer.
     pub async fn on(&self, workspace: &WorkspaceId, time: Duration) -> Result<(), Error> {
         let query =
-            "INSERT INTO function_debug (workspace, ends_at) VALUES ($1, now() + $2 * interval '1 second')
+            "INSERT INTO function_debug (workspace, ends_at) VALUES ($1, now() + $2::float8 * interval '1 second')
             ON CONFLICT (workspace) DO UPDATE SET ends_at = excluded.ends_at";
         self.postgres
             .call(async {

@@ -166,8 +166,8 @@ impl Quarantines {
                 let update =
                     "UPDATE quarantines SET chain_version = $2, function = $3, function_version = $4,
                         code = $5, kills = $6, times = $7, killed_at = now(),
-                        window_ends = now() + $8 * interval '1 second',
-                        held_until = CASE WHEN $9 > 0 THEN now() + $9 * interval '1 second'
+                        window_ends = now() + $8::float8 * interval '1 second',
+                        held_until = CASE WHEN $9::float8 > 0 THEN now() + $9::float8 * interval '1 second'
                             WHEN $2 = chain_version THEN held_until END
                     WHERE chain = $1";
                 let (counted, times) = (capped(after.kills), capped(after.times));

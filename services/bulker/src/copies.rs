@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 /// Longest error message in a header, in bytes.
 const MOST_MESSAGE_BYTES: usize = 1024;
 
+/// Longest stack in a header, in bytes.
+const MOST_STACK_BYTES: usize = 2048;
+
 /// A record and the topic it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
@@ -173,6 +176,7 @@ pub fn reason<'a>(code: millrace_event::code::RowCode, message: String, field: O
         field: field.map(Text::from),
         function: None,
         function_version: None,
+        stack: None,
     }
 }
 
@@ -191,6 +195,12 @@ fn headers(failed: &Failed<'_>, attempt: u32) -> Headers {
     headers.push(header::ERROR_MESSAGE, message);
     if let Some(field) = &reason.field {
         headers.push(header::ERROR_FIELD, truncated(field.as_str()));
+    }
+    if let Some(stack) = &reason.stack {
+        headers.push(
+            header::ERROR_STACK,
+            truncated_to(stack.as_str(), MOST_STACK_BYTES),
+        );
     }
     if let Some(function) = &reason.function {
         headers.push(header::FUNCTION, function.as_str());
@@ -211,13 +221,22 @@ fn headers(failed: &Failed<'_>, attempt: u32) -> Headers {
     headers.push(header::connect::STAGE, failed.stage.as_str());
     headers.push(header::connect::CLASS_NAME, reason.code.as_str());
     headers.push(header::connect::MESSAGE, message);
+    if let Some(stack) = &reason.stack {
+        headers.push(
+            header::connect::STACKTRACE,
+            truncated_to(stack.as_str(), MOST_STACK_BYTES),
+        );
+    }
     headers
 }
 
-/// The longest prefix within the limit that ends at a character.
 fn truncated(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MOST_MESSAGE_BYTES))
-        .unwrap_or(text)
+    truncated_to(text, MOST_MESSAGE_BYTES)
+}
+
+/// The longest prefix within the limit that ends at a character.
+fn truncated_to(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use millrace_event::frame::Limits;
 use millrace_event::topic::Topics;
 use millrace_kafka::{Connection, group};
 use millrace_service::config::{
-    Admin, ByteSize, Configuration as Checked, Faults, Kafka, Postgres, ProcessConfiguration, Shutdown,
-    Telemetry,
+    Admin, ByteSize, Configuration as Checked, Faults, Kafka, Postgres, ProcessConfiguration, Redis, Secret,
+    Shutdown, Telemetry,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::pool;
+use crate::outside::config::{FetchSection, GeoSection, SecretsSection, StoreSection};
+use crate::{logs, pool, quarantine};
 
 /// The port of the functions API, health, readiness, version and metrics.
 pub const DEFAULT_PORT: u16 = 3401;
@@ -26,6 +27,8 @@ pub struct Configuration {
     pub kafka: Kafka,
     /// `[postgres]`
     pub postgres: Postgres,
+    /// `[redis]`
+    pub redis: Redis,
     /// `[topics]`
     pub topics: Topics,
     /// `[consumer]`
@@ -38,6 +41,20 @@ pub struct Configuration {
     pub workers: Workers,
     /// `[limits]`
     pub limits: EventLimits,
+    /// `[quarantine]`
+    pub quarantine: quarantine::Config,
+    /// `[logs]`
+    pub logs: logs::Config,
+    /// `[functions]`
+    pub functions: FunctionsApi,
+    /// `[secrets]`
+    pub secrets: SecretsSection,
+    /// `[store]`
+    pub store: StoreSection,
+    /// `[fetch]`
+    pub fetch: FetchSection,
+    /// `[geo]`
+    pub geo: GeoSection,
     /// `[admin]`
     pub admin: Admin,
     /// `[telemetry]`
@@ -101,6 +118,12 @@ pub struct EventLimits {
     /// Wall time, through the whole chain.
     #[serde(with = "humantime_serde")]
     pub wall: Duration,
+    /// Processor time, through the whole chain.
+    #[serde(with = "humantime_serde")]
+    pub cpu: Duration,
+    /// Wall time for one workspace's events of one batch, where the batch holds events of others too.
+    #[serde(with = "humantime_serde")]
+    pub batch_wall: Duration,
     /// Heap of the chain's isolate.
     pub heap: ByteSize,
     /// JSON text of everything that the event became.
@@ -111,11 +134,20 @@ pub struct EventLimits {
     pub log_lines: usize,
 }
 
+/// `[functions]`: the functions API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FunctionsApi {
+    /// A token that opens it beside the service tokens in Postgres; empty for none.
+    pub token: Secret<String>,
+}
+
 impl Default for Configuration {
     fn default() -> Self {
         Self {
             kafka: Kafka::default(),
             postgres: Postgres::default(),
+            redis: Redis::default(),
             topics: Topics::default(),
             consumer: group::Config {
                 group: "millrace-rotor".into(),
@@ -126,6 +158,13 @@ impl Default for Configuration {
             registry: Registry::default(),
             workers: Workers::default(),
             limits: EventLimits::default(),
+            quarantine: quarantine::Config::default(),
+            logs: logs::Config::default(),
+            functions: FunctionsApi::default(),
+            secrets: SecretsSection::default(),
+            store: StoreSection::default(),
+            fetch: FetchSection::default(),
+            geo: GeoSection::default(),
             admin: Admin {
                 listen: Some(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
             },
@@ -161,6 +200,8 @@ impl Default for EventLimits {
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(1),
+            cpu: Duration::from_millis(500),
+            batch_wall: Duration::from_millis(200),
             heap: ByteSize::mib(128),
             output: ByteSize::kib(900),
             outputs: 100,
@@ -177,8 +218,9 @@ impl Configuration {
 }
 
 impl Workers {
-    /// The pool's own configuration.
-    pub fn pool(&self) -> pool::Config {
+    /// The pool's own configuration; a batch may kill as many workers as it takes to be held back.
+    pub fn pool(&self, quarantine: &quarantine::Config) -> pool::Config {
+        let kills = usize::try_from(quarantine.kills).ok().and_then(NonZeroUsize::new);
         let defaults = pool::Config::default();
         pool::Config {
             workers: self.count.unwrap_or(defaults.workers),
@@ -186,6 +228,7 @@ impl Workers {
             chains: self.chains,
             rss_limit: self.rss_limit.get(),
             grace: self.grace,
+            kills: kills.unwrap_or(defaults.kills),
             ..defaults
         }
     }
@@ -196,6 +239,7 @@ impl EventLimits {
     pub fn frame(&self) -> Limits {
         Limits {
             wall_ms: u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: (self.cpu < self.wall).then(|| u64::try_from(self.cpu.as_millis()).unwrap_or(u64::MAX)),
             heap_bytes: self.heap.as_usize(),
             output_bytes: self.output.as_usize(),
             outputs: self.outputs,
@@ -208,8 +252,20 @@ impl Checked for Configuration {
     fn check(&self, faults: &mut Faults) {
         self.kafka.check(faults);
         self.telemetry.check(faults);
+        self.fetch.check(faults);
+        self.quarantine.check(faults);
+        self.logs.check(faults);
         if self.limits.wall.as_millis() == 0 {
             faults.add("limits.wall", "at least one millisecond is needed");
+        }
+        if self.limits.cpu.as_millis() == 0 {
+            faults.add("limits.cpu", "at least one millisecond is needed");
+        }
+        if self.limits.batch_wall < Duration::from_millis(16) {
+            faults.add(
+                "limits.batch_wall",
+                "at least 16ms are needed: it may be halved four times",
+            );
         }
         if self.limits.heap < ByteSize::mib(16) {
             faults.add("limits.heap", "an isolate needs at least 16MiB");

@@ -6,6 +6,7 @@
 
 mod batch;
 mod partition;
+mod run;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +16,16 @@ use millrace_kafka::group::{self, Consumer, Event};
 use millrace_kafka::producer::Producer;
 use millrace_kafka::{Connection, Error};
 use millrace_service::{Causes, Clock, Condition};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budgets;
+use crate::geo::Geo;
+use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
+use crate::quarantine::Quarantine;
 use crate::registry::Registry;
 
 /// The pauses between sessions that fail: the first, and the longest.
@@ -43,6 +49,16 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Where they run.
     pub pool: Arc<Pool>,
+    /// Which of them are held back.
+    pub quarantine: Quarantine,
+    /// What a workspace may take of a batch beside others.
+    pub budgets: Budgets,
+    /// Half of the workers: more are never busy with events that come back, among which are the slow ones.
+    pub returning: Semaphore,
+    /// Where addresses are.
+    pub geo: Geo,
+    /// Where what functions log goes.
+    pub logs: Logs,
     /// What is counted.
     pub metrics: Metrics,
     /// The time.

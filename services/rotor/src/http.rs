@@ -18,7 +18,7 @@ use millrace_service::listen::{BindError, Limits, Listener};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use functions::Functions;
+pub use functions::{Access, Functions};
 
 /// Probes, scrapers and people are few; a connection lives longer than the longest run.
 const LIMITS: Limits = Limits {

@@ -16,6 +16,7 @@ mod complaints;
 mod metrics;
 mod process;
 mod seat;
+mod watch;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
-use millrace_event::frame::{Load, LogLine, Outcome, Usage};
+use millrace_event::frame::{Fault, Load, LogLine, Outcome, Usage};
 use millrace_service::{Clock, Condition};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -137,6 +138,8 @@ pub struct StartError(#[source] std::io::Error);
 struct Job {
     chain: Arc<Chain>,
     events: Vec<EventInput>,
+    /// Wall time for all of them; those past it go round again.
+    budget: Option<Duration>,
     /// Closed when nobody waits for the outcomes any more.
     done: oneshot::Sender<Ran>,
 }
@@ -148,6 +151,8 @@ pub struct Ran {
     pub outcomes: Vec<Outcome>,
     /// What functions logged; the index is the event's place in the batch. Lines of workers that died are lost.
     pub lines: Vec<LogLine>,
+    /// Lines that were over the limits of the worker.
+    pub discarded: u64,
     /// What it used, in all its workers but those that died.
     pub usage: Usage,
     /// The events that killed their worker each time they ran.
@@ -163,6 +168,15 @@ pub struct Kill {
     pub function: Option<(String, u32)>,
 }
 
+impl Kill {
+    fn of(fault: &Fault) -> Self {
+        Self {
+            code: fault.code,
+            function: fault.function.clone().zip(fault.function_version),
+        }
+    }
+}
+
 impl Ran {
     /// Takes what came of the events behind those that are here.
     pub(crate) fn append(&mut self, mut next: Self) {
@@ -173,6 +187,7 @@ impl Ran {
         self.outcomes.append(&mut next.outcomes);
         self.lines.append(&mut next.lines);
         self.kills.append(&mut next.kills);
+        self.discarded += next.discarded;
         self.usage.cpu_us += next.usage.cpu_us;
         self.usage.wall_us += next.usage.wall_us;
         self.usage.heap_bytes = self.usage.heap_bytes.max(next.usage.heap_bytes);
@@ -253,12 +268,34 @@ impl Pool {
     /// # Cancellation
     /// As [`Pool::run`].
     pub async fn account(&self, chain: Arc<Chain>, events: Vec<EventInput>) -> Result<Ran, Closed> {
+        self.account_within(chain, events, None).await
+    }
+
+    /// [`Pool::account`] within a budget of wall time for all events together: those past it, and the one that it ends
+    /// in, get the verdict `retry`. Loading code and starting the first worker do not count.
+    ///
+    /// # Errors
+    /// When the pool is closed.
+    ///
+    /// # Cancellation
+    /// As [`Pool::run`].
+    pub async fn account_within(
+        &self,
+        chain: Arc<Chain>,
+        events: Vec<EventInput>,
+        budget: Option<Duration>,
+    ) -> Result<Ran, Closed> {
         if events.is_empty() {
             return Ok(Ran::default());
         }
         let (done, outcomes) = oneshot::channel();
         self.jobs
-            .send(Job { chain, events, done })
+            .send(Job {
+                chain,
+                events,
+                budget,
+                done,
+            })
             .await
             .map_err(|_| Closed)?;
         outcomes.await.map_err(|_| Closed)

@@ -1,4 +1,5 @@
-//! Which chains an event takes: a picture of the configuration, kept fresh by asking Postgres.
+//! Which chains an event takes: a picture of the configuration, kept fresh by asking Postgres: when a notice says that
+//! something changed, and every little while, since notices may be missed.
 //!
 //! While Postgres is away the last picture stays in force. An event whose source is not in it waits: its key may
 //! be younger than the picture. A source that stays absent for the configured time is given up once, not once per
@@ -8,17 +9,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_event::frame::{Function, Limits, Load, Text};
+use millrace_event::frame::{Function, Limits, Load};
 use millrace_service::{Clock, Condition};
-use millrace_store::Chains;
 use millrace_store::chains::{self, ConfigVersion, Snapshot};
 use millrace_store::functions::Language;
+use millrace_store::{Chains, Origin};
 use prometheus_client::metrics::gauge::Gauge;
-use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::environment::{self, Environment, Environments, Opened};
+use crate::outside::Reach;
 use crate::pool::Chain;
 
 /// Sources remembered as absent; past this the memory starts over.
@@ -56,6 +58,21 @@ struct Picture {
     version: ConfigVersion,
     sources: HashMap<String, Ways>,
     tables: Tables,
+    /// Whether there are secrets that could not be opened.
+    unopened: bool,
+}
+
+/// What a picture is made of.
+#[derive(Debug)]
+pub struct Source {
+    /// The chains in Postgres.
+    pub chains: Chains,
+    /// What one event may use.
+    pub limits: Limits,
+    /// What functions read as `ctx.env`.
+    pub environments: Environments,
+    /// Notified when something changed.
+    pub changed: Arc<Notify>,
 }
 
 /// The picture and those who wait for it.
@@ -68,12 +85,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts to ask; ends when `ended` is cancelled. `condition` holds as long as the picture is fresh, and
-    /// `version` shows which one is in force.
+    /// Starts to ask, at once when `changed` is notified; ends when `ended` is cancelled. `condition` holds as long
+    /// as the picture is fresh, and `version` shows which one is in force.
     pub fn start(
-        chains: Chains,
+        source: Source,
         config: &config::Registry,
-        limits: Limits,
         condition: Condition,
         version: Gauge,
         clock: Arc<dyn Clock>,
@@ -83,7 +99,7 @@ impl Registry {
         let poll = config.poll;
         tokio::spawn(async move {
             ended
-                .run_until_cancelled(refresh(chains, poll, limits, condition, version, publish))
+                .run_until_cancelled(refresh(source, poll, condition, version, publish))
                 .await;
         });
         Self {
@@ -167,16 +183,15 @@ impl Registry {
 }
 
 async fn refresh(
-    chains: Chains,
+    source: Source,
     poll: Duration,
-    limits: Limits,
     condition: Condition,
     version: Gauge,
     publish: watch::Sender<Option<Arc<Picture>>>,
 ) {
     loop {
         let known = publish.borrow().clone();
-        match newer(&chains, known.as_deref(), limits).await {
+        match newer(&source, known.as_deref()).await {
             Ok(newer) => {
                 if let Some(picture) = newer {
                     tracing::info!(
@@ -199,28 +214,31 @@ async fn refresh(
                 }
             }
         }
-        tokio::time::sleep(poll).await;
+        // A notice that comes in the meantime is kept: the next wait ends at once.
+        drop(tokio::time::timeout(poll, source.changed.notified()).await);
     }
 }
 
-async fn newer(
-    chains: &Chains,
-    known: Option<&Picture>,
-    limits: Limits,
-) -> Result<Option<Picture>, millrace_store::Error> {
+async fn newer(source: &Source, known: Option<&Picture>) -> Result<Option<Picture>, millrace_store::Error> {
     if let Some(known) = known
-        && chains.version().await? == known.version
+        && !known.unopened
+        && source.chains.version().await? == known.version
     {
         return Ok(None);
     }
-    let snapshot = chains.snapshot().await?;
-    Ok(Some(Picture::of(&snapshot, known, limits)))
+    let snapshot = source.chains.snapshot().await?;
+    let environments = source.environments.open(&snapshot);
+    let picture = Picture::of(&snapshot, known, &environments, source.limits);
+    let is_same =
+        known.is_some_and(|known| known.unopened && picture.unopened && known.version == picture.version);
+    Ok((!is_same).then_some(picture))
 }
 
 impl Picture {
-    fn of(snapshot: &Snapshot, known: Option<&Self>, limits: Limits) -> Self {
+    fn of(snapshot: &Snapshot, known: Option<&Self>, environments: &Opened, limits: Limits) -> Self {
         let mut sources: HashMap<String, Vec<Arc<Way>>> = HashMap::new();
         let mut tables = HashMap::new();
+        let empty = environment::empty();
         for chain in snapshot.iter() {
             let source = chain.source.as_str();
             let before = known.and_then(|known| known.sources.get(source));
@@ -228,7 +246,12 @@ impl Picture {
                 .into_iter()
                 .flat_map(|ways| ways.iter())
                 .find(|way| way.id == chain.id.as_str());
-            let way = Way::of(chain, before.map(Arc::as_ref), limits);
+            let given = Given {
+                environment: environments.get(&chain.workspace).unwrap_or(&empty),
+                origins: snapshot.origins(&chain.workspace),
+                limits,
+            };
+            let way = Way::of(chain, before.map(Arc::as_ref), &given);
             tables.insert(way.full_name(&way.table), way.workspace.clone());
             sources.entry(source.to_owned()).or_default().push(Arc::new(way));
         }
@@ -241,6 +264,9 @@ impl Picture {
             version: snapshot.version,
             sources: sources.collect(),
             tables: Arc::new(tables),
+            unopened: environments
+                .values()
+                .any(|environment| environment.fault.is_some()),
         }
     }
 }
@@ -251,12 +277,16 @@ impl Way {
         format!("{}.{table}", self.database)
     }
 
-    fn of(chain: &chains::Chain, before: Option<&Self>, limits: Limits) -> Self {
-        let unchanged = before.filter(|before| before.version == chain.version);
+    fn of(chain: &chains::Chain, before: Option<&Self>, given: &Given<'_>) -> Self {
+        let version = given.environment.version(chain.version);
+        let unchanged = before.filter(|before| {
+            let loaded = before.chain.as_ref().map(|chain| chain.load().version);
+            before.version == chain.version && loaded.is_none_or(|loaded| loaded == version)
+        });
         let runs = match unchanged {
             Some(before) => before.chain.clone(),
             None if chain.functions.is_empty() => None,
-            None => written(chain, limits),
+            None => written(chain, given),
         };
         Self {
             id: chain.id.as_str().to_owned(),
@@ -271,8 +301,15 @@ impl Way {
     }
 }
 
+/// What a chain has besides its functions.
+struct Given<'a> {
+    environment: &'a Environment,
+    origins: &'a [Origin],
+    limits: Limits,
+}
+
 /// The chain as workers load it.
-fn written(chain: &chains::Chain, limits: Limits) -> Option<Arc<Chain>> {
+fn written(chain: &chains::Chain, given: &Given<'_>) -> Option<Arc<Chain>> {
     let functions = chain.functions.iter().map(|function| Function {
         id: function.id.as_str().to_owned(),
         version: function.version,
@@ -281,23 +318,23 @@ fn written(chain: &chains::Chain, limits: Limits) -> Option<Arc<Chain>> {
     });
     let load = Load {
         chain: chain.id.as_str().to_owned(),
-        version: chain.version,
+        version: given.environment.version(chain.version),
         workspace: chain.workspace.as_str().to_owned(),
         source: chain.source.as_str().to_owned(),
         destination: chain.destination.id.as_str().to_owned(),
         functions: functions.collect(),
-        environment: Text(empty_object()),
-        limits,
+        environment: given.environment.values.clone(),
+        environment_fault: given.environment.fault.clone(),
+        limits: given.limits,
+    };
+    let reach = Reach {
+        workspace: load.workspace.clone(),
+        origins: given.origins.to_vec(),
     };
     #[expect(
         clippy::expect_used,
         reason = "strings, numbers and raw JSON always serialize"
     )]
-    let chain = Chain::new(load).expect("a chain serializes");
+    let chain = Chain::with_reach(load, Arc::new(reach)).expect("a chain serializes");
     Some(Arc::new(chain))
-}
-
-fn empty_object() -> Box<RawValue> {
-    #[expect(clippy::expect_used, reason = "the text is a constant")]
-    RawValue::from_string("{}".to_owned()).expect("an object")
 }

@@ -130,6 +130,7 @@ pub fn settled(incoming: &Incoming<'_>, wrapping: &Wrapping<'_>) -> (Verdict, Ou
                 field: None,
                 function: None,
                 function_version: None,
+                stack: None,
             };
             refused(
                 incoming,
@@ -265,6 +266,7 @@ fn reason(fault: &Fault) -> Reason<'_> {
         field: None,
         function: fault.function.as_deref().map(Text::from),
         function_version: fault.function_version,
+        stack: fault.stack.as_deref().map(Text::from),
     }
 }
 

@@ -110,6 +110,9 @@ pub struct Reason<'a> {
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function_version: Option<u32>,
+    /// The frames of the chain's own functions, innermost first, one on a line; at most 2,048 characters.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Text<'a>>,
 }
 
 /// Where a chain goes on after a retry: at the function that asked, with the event as it had it.

@@ -8,6 +8,7 @@ mod limits;
 mod migrations;
 mod model;
 mod outages;
+mod quarantine;
 mod reach;
 mod settlement;
 mod together;

@@ -13,11 +13,9 @@ use millrace_service::Clock;
 
 use super::calls::Calls;
 use super::complaints::Complaints;
+use super::watch::{LOOK, Watch};
 use super::{Chain, Config, EventInput, Metrics, Ran};
 use crate::wire::{Received, Wire, WireError};
-
-/// How often a worker's clock and memory are looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a worker may take to become ready.
 const READY: Duration = Duration::from_secs(20);
@@ -117,21 +115,35 @@ impl Worker {
         self.complaints.as_mut()?.take()
     }
 
-    /// Runs events in this worker. Blocks until each has an outcome or the worker is lost; a lost worker must be
-    /// dropped.
+    /// Runs events in this worker, within a budget for all of them. Blocks until each has an outcome or the worker is
+    /// lost; a lost worker must be dropped.
     pub(super) fn run(
         &mut self,
         chain: &Chain,
         events: &[EventInput],
+        budget: Option<Duration>,
         config: &Config,
         clock: &dyn Clock,
         metrics: &Metrics,
     ) -> Result<Ran, Death> {
-        let batch = batch(chain, events).map_err(|error| nonsense(&error))?;
+        let mut watch = Watch::new(chain, config, budget, clock.instant());
+        let batch = batch(chain, events, budget).map_err(|error| nonsense(&error))?;
+        self.watched(chain, events, &batch, clock, metrics, &mut watch)
+            .map_err(|Death(fault)| Death(watch.name(fault, chain)))
+    }
+
+    fn watched(
+        &mut self,
+        chain: &Chain,
+        events: &[EventInput],
+        batch: &[u8],
+        clock: &dyn Clock,
+        metrics: &Metrics,
+        watch: &mut Watch,
+    ) -> Result<Ran, Death> {
         self.last_id += 1;
         let id = self.last_id;
-        self.send(Kind::Batch, id, &batch, clock)?;
-        let mut watch = Watch::new(chain, config, clock.instant());
+        self.send(Kind::Batch, id, batch, clock)?;
         let mut loaded = false;
         let mut ran = Ran::default();
         loop {
@@ -152,7 +164,7 @@ impl Worker {
                         let text = "used more memory than the engine has";
                         return Err(Death(Fault::new(FunctionCode::HeapLimit, text)));
                     }
-                    Ok(progress) => watch.moved(progress.index, clock.instant()),
+                    Ok(progress) => watch.moved(progress, clock.instant()),
                     Err(error) => return Err(nonsense(&error)),
                 },
                 Received::Frame {
@@ -177,7 +189,7 @@ impl Worker {
                     Ok(Verdicts::UnknownChain) if !loaded => {
                         loaded = true;
                         self.send(Kind::Load, id, &chain.payload, clock)?;
-                        self.send(Kind::Batch, id, &batch, clock)?;
+                        self.send(Kind::Batch, id, batch, clock)?;
                     }
                     Ok(Verdicts::UnknownChain) => return Err(nonsense(&"a chain does not load")),
                     Err(error) => return Err(nonsense(&error)),
@@ -276,63 +288,6 @@ impl Drop for Worker {
     }
 }
 
-/// A worker's account while a batch runs.
-struct Watch {
-    /// What one event may take here: loading each function and running the chain, each within its own limit.
-    allowance: Duration,
-    deadline: Instant,
-    index: usize,
-    next_look: Instant,
-    rss_limit: u64,
-}
-
-impl Watch {
-    fn new(chain: &Chain, config: &Config, now: Instant) -> Self {
-        let turns = u32::try_from(chain.load.functions.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
-        let wall = Duration::from_millis(chain.load.limits.wall_ms);
-        let allowance = wall.saturating_mul(turns).saturating_add(config.grace);
-        let deadline = now + allowance;
-        Self {
-            allowance,
-            deadline,
-            index: 0,
-            next_look: now + LOOK,
-            rss_limit: config.rss_limit,
-        }
-    }
-
-    fn moved(&mut self, index: usize, now: Instant) {
-        if index != self.index {
-            self.index = index;
-            self.deadline = now + self.allowance;
-        }
-    }
-
-    fn look(&mut self, now: Instant, resident: impl FnOnce() -> Option<u64>) -> Option<Fault> {
-        if now < self.next_look {
-            return None;
-        }
-        self.next_look = now + LOOK;
-        if now >= self.deadline {
-            let text = format!(
-                "did not end within {} ms and could not be interrupted",
-                self.allowance.as_millis()
-            );
-            return Some(Fault::new(FunctionCode::WallLimit, text));
-        }
-        let resident = resident()?;
-        (resident > self.rss_limit).then(|| {
-            let text = format!(
-                "its process used {resident} bytes of memory, {} are allowed",
-                self.rss_limit
-            );
-            Fault::new(FunctionCode::RssLimit, text)
-        })
-    }
-}
-
 fn nonsense(what: &dyn std::fmt::Display) -> Death {
     Death(Fault::new(
         FunctionCode::WorkerCrashed,
@@ -348,6 +303,7 @@ fn log(payload: &[u8], chain: &Chain, metrics: &Metrics, ran: &mut Ran) {
         .log_lines
         .inc_by(u64::try_from(log.lines.len()).unwrap_or(u64::MAX));
     metrics.log_lines_discarded.inc_by(log.discarded);
+    ran.discarded = log.discarded;
     let (workspace, chain) = (&chain.load.workspace, &chain.load.chain);
     ran.usage = log.usage.unwrap_or_default();
     for line in &log.lines {
@@ -356,7 +312,11 @@ fn log(payload: &[u8], chain: &Chain, metrics: &Metrics, ran: &mut Ran) {
     ran.lines = log.lines;
 }
 
-fn batch(chain: &Chain, events: &[EventInput]) -> Result<Vec<u8>, serde_json::Error> {
+fn batch(
+    chain: &Chain,
+    events: &[EventInput],
+    budget: Option<Duration>,
+) -> Result<Vec<u8>, serde_json::Error> {
     let records = events
         .iter()
         .map(|input| Record {
@@ -369,6 +329,6 @@ fn batch(chain: &Chain, events: &[EventInput]) -> Result<Vec<u8>, serde_json::Er
         chain: &chain.load.chain,
         version: chain.load.version,
         records,
-        budget_ms: None,
+        budget_ms: budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
     })
 }

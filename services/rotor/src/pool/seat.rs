@@ -27,6 +27,8 @@ pub(super) struct Seat {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     condition: Condition,
     worker: Option<Worker>,
+    /// Wall time that the batch at hand took away from others, up to now.
+    spent: Duration,
 }
 
 impl Seat {
@@ -46,6 +48,7 @@ impl Seat {
             jobs,
             condition,
             worker: None,
+            spent: Duration::ZERO,
         }
     }
 
@@ -73,19 +76,24 @@ impl Seat {
     /// The outcomes of a batch; `None` when nobody waits for them any more.
     fn run(&mut self, job: &Job) -> Option<Ran> {
         let mut all = Ran::default();
+        self.spent = Duration::ZERO;
         for events in portions(&job.events) {
-            if self.has_killed_enough(&all) {
-                all.append(held(job, events));
+            if let Some(rest) = self.not_run(job, events, &all) {
+                all.append(rest);
                 continue;
             }
             match self.attempt(job, events)? {
                 Ok(done) => all.append(done),
                 Err(death) if events.len() == 1 => all.append(self.blamed(job, events, death)?),
-                Err(_) => {
+                Err(death) => {
                     self.metrics.reruns.inc();
+                    if job.budget.is_some() {
+                        // Under a budget the events may never run again one by one: the kill counts all the same.
+                        all.kills.push(Kill::of(&death.0));
+                    }
                     for event in events.chunks(1) {
-                        if self.has_killed_enough(&all) {
-                            all.append(held(job, event));
+                        if let Some(rest) = self.not_run(job, event, &all) {
+                            all.append(rest);
                             continue;
                         }
                         match self.attempt(job, event)? {
@@ -99,9 +107,27 @@ impl Seat {
         Some(all)
     }
 
-    /// Whether the rest of a batch is not worth its workers: each kill costs the others the start of one.
-    fn has_killed_enough(&self, ran: &Ran) -> bool {
-        ran.kills.len() >= self.config.kills.get()
+    /// What becomes of events that are not worth a worker any more: each kill costs the others the start of one, and
+    /// past the budget nothing is run.
+    fn not_run(&self, job: &Job, events: &[EventInput], ran: &Ran) -> Option<Ran> {
+        let fault = if ran.kills.len() >= self.config.kills.get() {
+            let text = "not run: others of its batch killed too many workers";
+            Fault::new(FunctionCode::Quarantined, text)
+        } else if job.budget.is_some_and(|budget| self.spent >= budget) {
+            let text = "its workspace used up the time that it has beside others in one batch";
+            Fault::new(FunctionCode::WallLimit, text)
+        } else {
+            return None;
+        };
+        let retry = || {
+            let mut fault = fault.clone();
+            if let [only] = job.chain.load.functions.as_slice() {
+                fault.function = Some(only.id.clone());
+                fault.function_version = Some(only.version);
+            }
+            Outcome::retry(fault, None)
+        };
+        Some(Ran::of(events.iter().map(|_| retry())))
     }
 
     /// What becomes of one event whose worker died. The death may not be this event's doing: the system may be short
@@ -120,16 +146,14 @@ impl Seat {
                 Err(Death(again)) => fault = again,
             }
         }
-        if let (None, [only]) = (&fault.function, job.chain.load.functions.as_slice()) {
-            fault.function = Some(only.id.clone());
-            fault.function_version = Some(only.version);
+        let kills = vec![Kill::of(&fault)];
+        if job.budget.is_some_and(|budget| self.spent >= budget) {
+            // Whether it would have ended within its own limit nobody has seen.
+            let rest = Ran::of([Outcome::retry(fault, None)]);
+            return Some(Ran { kills, ..rest });
         }
-        let kill = Kill {
-            code: fault.code,
-            function: fault.function.clone().zip(fault.function_version),
-        };
         Some(Ran {
-            kills: vec![kill],
+            kills,
             ..Ran::of([Outcome::dead_letter(fault)])
         })
     }
@@ -149,16 +173,20 @@ impl Seat {
         }
         let worker = self.worker.as_mut()?;
         let began = self.clock.instant();
+        let left = job.budget.map(|budget| budget.saturating_sub(self.spent));
         let result = worker.run(
             &job.chain,
             events,
+            left,
             &self.config,
             self.clock.as_ref(),
             &self.metrics,
         );
-        self.metrics
-            .batch_seconds
-            .observe((self.clock.instant() - began).as_secs_f64());
+        let took = self.clock.instant() - began;
+        self.metrics.batch_seconds.observe(took.as_secs_f64());
+        if result.is_err() || events.len() < job.events.len() {
+            self.spent += took;
+        }
         if let Err(Death(fault)) = &result {
             let reason = fault.code.as_str();
             self.metrics.deaths.get_or_create(&Reason { reason }).inc();
@@ -198,18 +226,6 @@ impl Seat {
             }
         }
     }
-}
-
-/// Events that are not run, behind those that killed too many workers: they come back when their functions are not held
-/// back any more.
-fn held(job: &Job, events: &[EventInput]) -> Ran {
-    let text = "not run: others of its batch killed too many workers";
-    let mut fault = Fault::new(FunctionCode::Quarantined, text);
-    if let [only] = job.chain.load.functions.as_slice() {
-        fault.function = Some(only.id.clone());
-        fault.function_version = Some(only.version);
-    }
-    Ran::of(events.iter().map(|_| Outcome::retry(fault.clone(), None)))
 }
 
 /// Cuts a batch so that no frame comes near the limit; each portion has at least one event.

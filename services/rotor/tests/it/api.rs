@@ -105,6 +105,31 @@ export default function (event: Event, ctx: any) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stored_function_runs_by_its_id_whether_it_is_in_force_or_not() {
+    let ground = Ground::with(ADD).await;
+    let first = ground
+        .put("g", "export default (event) => { event.by = 1; }")
+        .await;
+    ground
+        .put("g", "export default (event) => { event.by = 2; }")
+        .await;
+    let id = first.function.as_str();
+    for (named, by) in [(id.to_owned(), 2), (format!("{id}@1"), 1), (format!("{id}@2"), 2)] {
+        let (status, answer) = run(&ground, &json!({"function": named, "events": [{}]})).await;
+        assert_eq!(
+            (status, &answer["results"][0]["events"]),
+            (StatusCode::OK, &json!([{"by": by}])),
+            "{named}"
+        );
+    }
+    let (status, answer) = run(&ground, &json!({"function": format!("{id}@3"), "events": [{}]})).await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (StatusCode::NOT_FOUND, &json!("not_found"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_load_or_may_not_run_is_refused_with_its_reason() {
     let ground = Ground::with(ADD).await;
     for (code, language, line) in [

@@ -11,10 +11,10 @@ use millrace_event::{Identity, JournalId, Timestamp};
 use millrace_kafka::producer::Producer;
 use millrace_kafka::topics::{self, Shape};
 use millrace_kafka::{Connection, Outgoing, Record, reader};
-use millrace_store::functions::{InForce, Language, Route};
+use millrace_store::functions::{InForce, Language, Put, Route};
 use millrace_store::postgres::{Config, Postgres, migrate};
 use millrace_store::workspaces::{NewWorkspace, Provisioned, Tier};
-use millrace_store::{Functions, Name, Tokens, Workspaces};
+use millrace_store::{Functions, Name, Notice, Redis, Tokens, Workspaces, notice, redis};
 use millrace_testkit::http::Client;
 use millrace_testkit::postgres::Database;
 use millrace_testkit::process::{Process, Program, free_address};
@@ -24,6 +24,9 @@ use serde_json::value::RawValue;
 use tempfile::TempDir;
 
 use super::BINARY;
+
+/// The variable that names a Redis.
+const REDIS: &str = "MILLRACE_TEST_REDIS";
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: u32 = 2;
@@ -38,9 +41,10 @@ pub(crate) struct Ground {
     pub(crate) topics: Topics,
     pub(crate) demo: Provisioned,
     pub(crate) connection: Connection,
+    prefix: String,
     program: Program,
     producer: Producer,
-    postgres: Postgres,
+    pub(crate) postgres: Postgres,
     _database: Database,
     _directory: TempDir,
 }
@@ -51,8 +55,17 @@ impl Ground {
         Self::on(stack::address(stack::KAFKA).expect("a broker"), code).await
     }
 
+    /// As [`Self::with`], with some settings of its own, by their variables.
+    pub(crate) async fn set(code: &str, settings: &[(&str, &str)]) -> Self {
+        Self::made(stack::address(stack::KAFKA).expect("a broker"), code, settings).await
+    }
+
     /// As [`Self::with`], on a broker of choice.
     pub(crate) async fn on(broker: String, code: &str) -> Self {
+        Self::made(broker, code, &[]).await
+    }
+
+    async fn made(broker: String, code: &str, own: &[(&str, &str)]) -> Self {
         let connection = Connection::new(broker, "millrace-test");
         let prefix = format!("t{}.", uuid::Uuid::new_v4().simple());
         let mut topics = Topics::default().prefixed(&prefix);
@@ -88,18 +101,23 @@ impl Ground {
             ("MILLRACE__KAFKA__BROKERS", connection.brokers.clone()),
             ("MILLRACE__POSTGRES__URL", database.url().to_owned()),
             ("MILLRACE__ADMIN__LISTEN", listen.to_string()),
+            ("MILLRACE__REDIS__URL", stack::address(REDIS).expect("a Redis")),
+            ("MILLRACE__REDIS__KEY_PREFIX", prefix.clone()),
             ("MILLRACE_CONFIG", config.display().to_string()),
         ];
+        let own = own.iter().map(|(key, value)| (*key, (*value).to_owned()));
+        let environment = environment.into_iter().chain(own);
         let program = Program {
             name: "rotor".into(),
             argv: vec![BINARY.to_owned()],
-            environment: environment.map(|(key, value)| (key.to_owned(), value)).to_vec(),
+            environment: environment.map(|(key, value)| (key.to_owned(), value)).collect(),
             log: directory.path().join("rotor.log"),
         };
         // Before the rotor starts: its first picture of the configuration has the function in it.
         promote(&postgres, &demo, "f", code).await;
         let rotor = Process::start(program.clone());
         let mut ground = Self {
+            prefix,
             rotor: rotor.expect("the rotor starts"),
             program,
             url: format!("http://{listen}"),
@@ -124,6 +142,69 @@ impl Ground {
             .expect("the rotor is ready");
     }
 
+    /// Another workspace of the same installation, running `code`; its source is known before this returns.
+    pub(crate) async fn neighbour(&self, called: &str, code: &str) -> Provisioned {
+        let new = NewWorkspace {
+            name: name(called),
+            organization: name("acme"),
+            tier: Tier::Default,
+            database: format!("ws_{called}"),
+            table: "events".to_owned(),
+        };
+        let made = Workspaces::new(self.postgres.clone())
+            .create(&new)
+            .await
+            .expect("a workspace");
+        promote(&self.postgres, &made, "f", code).await;
+        self.tell().await;
+        let token = format!("Bearer {}", self.token().await);
+        let url = format!("{}/v1/functions", self.url);
+        let known = until("the neighbour's function", Duration::from_secs(60), || async {
+            let headers = [("authorization", token.as_str())];
+            let listed = self.client.send(http::Method::GET, &url, &headers, "").await?;
+            Ok(listed.body.contains(made.workspace.id.as_str()).then_some(()))
+        });
+        known.await.expect("it comes into force");
+        made
+    }
+
+    /// Tells the rotor that something changed.
+    pub(crate) async fn tell(&self) {
+        let mut config = redis::Config::new(stack::address(REDIS).expect("a Redis"));
+        config.key_prefix.clone_from(&self.prefix);
+        let redis = Redis::connect(&config).expect("an address");
+        redis
+            .wait_connected(Duration::from_secs(20))
+            .await
+            .expect("a connection");
+        notice::publish(&redis, &Notice::ConfigurationChanged)
+            .await
+            .expect("said");
+    }
+
+    /// An ingest record of another workspace's source.
+    pub(crate) fn event_of(&self, of: &Provisioned, partition: u32, seq: u64, event: &str) -> Outgoing {
+        ingest(
+            of.source.id.as_str(),
+            of.workspace.id.as_str(),
+            partition,
+            seq,
+            event,
+        )
+    }
+
+    /// Waits until the answer to a path of the rotor's port holds all of these.
+    pub(crate) async fn shows(&self, path: &str, expected: &[&str]) -> String {
+        let url = format!("{}{path}", self.url);
+        let what = format!("{expected:?} at {path}");
+        until(&what, Duration::from_secs(60), || async {
+            let body = self.client.get(&url).await?.body;
+            Ok(expected.iter().all(|text| body.contains(text)).then_some(body))
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.rotor.tail()))
+    }
+
     /// Another member of the same group, ready.
     pub(crate) async fn another(&self) -> Process {
         let mut program = self.program.clone();
@@ -140,6 +221,11 @@ impl Ground {
     /// Puts a version of the function `f` and promotes it.
     pub(crate) async fn promote(&self, code: &str) {
         promote(&self.postgres, &self.demo, "f", code).await;
+    }
+
+    /// Puts a version of a function, which nothing runs.
+    pub(crate) async fn put(&self, function: &str, code: &str) -> Put {
+        put(&self.postgres, &self.demo, function, code).await
     }
 
     /// Puts a function behind those of the chain.
@@ -207,16 +293,18 @@ impl Ground {
 }
 
 async fn promote(postgres: &Postgres, demo: &Provisioned, function: &str, code: &str) -> InForce {
-    let functions = Functions::new(postgres.clone());
-    let workspace = &demo.workspace.id;
-    let put = functions
-        .put(workspace, &name(function), Language::JavaScript, code)
-        .await;
-    put.expect("a version");
-    let promoted = functions
-        .promote(workspace, &Route::default(), function, None)
+    put(postgres, demo, function, code).await;
+    let promoted = Functions::new(postgres.clone())
+        .promote(&demo.workspace.id, &Route::default(), function, None)
         .await;
     promoted.expect("a promotion")
+}
+
+async fn put(postgres: &Postgres, demo: &Provisioned, function: &str, code: &str) -> Put {
+    let put = Functions::new(postgres.clone())
+        .put(&demo.workspace.id, &name(function), Language::JavaScript, code)
+        .await;
+    put.expect("a version")
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -271,7 +359,7 @@ fn settings(topics: &Topics, prefix: &str) -> String {
         .replace("[[retry]]", "[[topics.retry]]");
     format!(
         "[topics]\n{topics}\n[consumer]\ngroup = \"{prefix}rotor\"\nsession_timeout = \"6s\"\n\
-         [registry]\nhold = \"2s\"\n[limits]\nwall = \"2s\"\nheap = \"64MiB\"\n\
+         [registry]\nhold = \"2s\"\n[limits]\nwall = \"2s\"\ncpu = \"2s\"\nheap = \"64MiB\"\n\
          [workers]\nrss_limit = \"400MiB\"\n[telemetry]\nlog_format = \"text\"\n"
     )
 }

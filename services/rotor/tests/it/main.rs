@@ -3,7 +3,9 @@
 
 mod alone;
 mod api;
+mod fetch;
 mod ground;
+mod neighbours;
 mod outages;
 mod outside;
 mod pool;

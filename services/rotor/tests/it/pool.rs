@@ -58,6 +58,7 @@ pub(crate) fn chain(name: &str, version: u64, wall_ms: u64, code: &str) -> Arc<C
             typescript: false,
         }],
         environment: Text(raw("{}")),
+        environment_fault: None,
         limits: Limits {
             wall_ms,
             cpu_ms: None,

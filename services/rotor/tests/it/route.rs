@@ -142,6 +142,7 @@ fn running(destination: &str) -> Way {
         destination: destination.into(),
         functions: vec![function("fn_a"), function("fn_b")],
         environment: Text(json("{}")),
+        environment_fault: None,
         limits: millrace_rotor::config::EventLimits::default().frame(),
     };
     Way {

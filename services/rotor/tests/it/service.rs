@@ -265,6 +265,7 @@ async fn a_retry_copy_runs_when_it_is_due_and_a_row_of_the_bulker_passes_as_it_i
         field: None,
         function: None,
         function_version: None,
+        stack: None,
     };
     let ingest_record = ground.event(0, 7, r#"{"n":7}"#);
     let payload: Box<RawValue> = serde_json::from_slice(&ingest_record.value).expect("JSON");
