@@ -19,6 +19,16 @@ pub enum Sync {
     Os,
 }
 
+/// What an answer of 200 waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// The journal has the event.
+    Journal,
+    /// Kafka has it too, on all in-sync replicas: it survives the loss of this machine's disk.
+    Kafka,
+}
+
 /// Where the journal is and what it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +37,14 @@ pub struct Config {
     pub dir: PathBuf,
     /// What an answer promises.
     pub sync: Sync,
+    /// What an answer waits for.
+    pub accept: Accept,
+    /// How long an answer waits for Kafka, where `accept` is `kafka`; then it is 429.
+    #[serde(with = "humantime_serde")]
+    pub accept_timeout: Duration,
+    /// How many records may wait for Kafka, where `accept` is `kafka`; beyond that requests are answered 429 at
+    /// once and nothing of them is kept. Bounds the memory of those that wait.
+    pub accept_backlog: u64,
     /// Between two syncs, where `sync` is `interval`.
     #[serde(with = "humantime_serde")]
     pub sync_interval: Duration,
@@ -45,6 +63,9 @@ impl Default for Config {
         Self {
             dir: PathBuf::from("journal"),
             sync: Sync::Interval,
+            accept: Accept::Journal,
+            accept_timeout: Duration::from_secs(5),
+            accept_backlog: 20_000,
             sync_interval: Duration::from_millis(50),
             segment: ByteSize::mib(64),
             limit: ByteSize::mib(10 << 10),
@@ -61,6 +82,12 @@ impl Config {
         }
         if self.limit.get() < self.segment.get().saturating_mul(2) {
             faults.add("journal.limit", "must hold two segments at least");
+        }
+        if self.accept_timeout.is_zero() {
+            faults.add("journal.accept_timeout", "must be 1ms at least");
+        }
+        if self.accept_backlog == 0 {
+            faults.add("journal.accept_backlog", "must be 1 at least");
         }
         if self.sync_interval.is_zero() || self.sync_interval > Duration::from_secs(10) {
             faults.add("journal.sync_interval", "must lie between 1ms and 10s");

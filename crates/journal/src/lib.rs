@@ -18,6 +18,8 @@ mod config;
 mod disk;
 mod error;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod inspect;
 mod meta;
 mod position;
@@ -29,6 +31,7 @@ mod state;
 mod sync;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +49,7 @@ use position::Position;
 use state::{Shared, State};
 use writer::{Command, Writer};
 
-pub use config::{Config, Sync};
+pub use config::{Accept, Config, Sync};
 pub use disk::replace;
 pub use error::{AppendError, OpenError, ReadError};
 pub use inspect::Inspection;
@@ -195,6 +198,42 @@ impl Journal {
         let sent = self.commands.send(Command::Append { entries, reply }).await;
         sent.map_err(|_| AppendError::Closed)?;
         answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Returns once Kafka has acknowledged everything that got `identities` from [`Journal::append`] of this
+    /// process, or has refused it for good. Waits for as long as that takes.
+    ///
+    /// # Cancellation
+    /// Loses nothing.
+    pub async fn acknowledged(&self, identities: &[Identity]) {
+        let mut ends: BTreeMap<Lane, u64> = BTreeMap::new();
+        for identity in identities {
+            for topic in Topic::ALL {
+                if self.ids.of(topic) == identity.journal {
+                    let partition = identity.partition;
+                    let end = ends.entry(Lane { topic, partition }).or_default();
+                    *end = (*end).max(identity.seq + 1);
+                }
+            }
+        }
+        let mut acknowledgements = self.shared.acknowledgements();
+        // The sender lives as long as the journal.
+        drop(
+            acknowledgements
+                .wait_for(|_| self.shared.is_acknowledged(&ends))
+                .await,
+        );
+    }
+
+    /// Returns once Kafka has acknowledged everything that earlier processes left.
+    ///
+    /// # Cancellation
+    /// Loses nothing.
+    pub async fn recovered_acknowledged(&self) {
+        let mut acknowledgements = self.shared.acknowledgements();
+        let shipped = acknowledgements.wait_for(|_| self.shared.lock().recovered_is_acknowledged());
+        // The sender lives as long as the journal.
+        drop(shipped.await);
     }
 
     /// The end that the shipper reads from.

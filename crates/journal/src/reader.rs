@@ -118,7 +118,7 @@ impl Reader {
 
     /// Kafka has all of `batch`, or what it refused is set aside.
     pub fn acknowledge(&self, batch: &Batch) {
-        self.shared.lock().acknowledge(batch.lane, batch.end, batch.slots);
+        self.shared.acknowledge(batch.lane, batch.end, batch.slots);
     }
 
     /// Keeps records that Kafka refuses for good where people find them. Blocks on the disk.

@@ -18,6 +18,7 @@ use millrace_service::config::{ByteSize, Faults};
 use millrace_service::{Causes, failpoint};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Batch, Lane, Limits, Reader, Shipped, Topic};
@@ -37,6 +38,10 @@ pub struct Config {
     pub batch: ByteSize,
     /// Most records of one batch.
     pub batch_records: usize,
+    /// Least time between two batches of a partition that are not full. Records that come meanwhile share a batch,
+    /// which is what most of the cost of shipping is for; one that comes alone does not wait.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
     /// When a request without an answer is given up and its batch sent again.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -49,6 +54,7 @@ impl Default for Config {
         Self {
             batch: ByteSize::bytes(900_000),
             batch_records: 5_000,
+            linger: Duration::from_millis(20),
             request_timeout: Duration::from_secs(10),
             partitions: DEFAULT_PARTITIONS,
         }
@@ -69,6 +75,9 @@ impl Config {
         }
         if self.partitions == 0 {
             faults.add("ship.partitions", "must be 1 at least");
+        }
+        if self.linger > Duration::from_secs(10) {
+            faults.add("ship.linger", "must be 10s at most");
         }
         if self.request_timeout < Duration::from_millis(100) {
             faults.add("ship.request_timeout", "must be 100ms at least");
@@ -130,7 +139,13 @@ impl Shipper {
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
                 _ = tidy.tick() => self.tidy().await,
                 () = tokio::time::sleep(DRAIN), if drain.is_cancelled() => {}
-                result = changed.changed(), if !drain.is_cancelled() => if result.is_err() { break },
+                result = changed.changed(), if !drain.is_cancelled() => {
+                    if result.is_err() {
+                        break;
+                    }
+                    // Lanes hear of their records themselves; all that can be missed here is a new lane.
+                    tokio::time::sleep(self.config.linger.min(DRAIN)).await;
+                }
             }
         }
         lanes_end.cancel();
@@ -144,7 +159,13 @@ impl Shipper {
 
     async fn ship_lane(self, lane: Lane, stop: CancellationToken) {
         let mut changed = self.reader.subscribe();
+        let mut next = Instant::now();
         loop {
+            // Not before the time, so that a lane that has to wait does not look at every change.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(next) => {}
+            }
             changed.borrow_and_update();
             if !self.reader.has_next(lane) {
                 tokio::select! {
@@ -153,16 +174,17 @@ impl Shipper {
                 }
                 continue;
             }
+            let start = Instant::now();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.ship_next(lane) => {}
+                is_full = self.ship_next(lane) => if !is_full { next = start + self.config.linger },
             }
         }
     }
 
-    /// Ships the next batch of a lane, however long it takes.
-    async fn ship_next(&self, lane: Lane) {
+    /// Ships the next batch of a lane, however long it takes; true when it had no room for more.
+    async fn ship_next(&self, lane: Lane) -> bool {
         let limits = Limits {
             bytes: self.config.batch.as_usize(),
             records: self.config.batch_records,
@@ -170,19 +192,23 @@ impl Shipper {
         let reader = self.reader.clone();
         let batch = match spawn_blocking(move || reader.take(lane, limits)).await {
             Ok(Ok(Some(batch))) => batch,
-            Ok(Ok(None)) => return,
+            Ok(Ok(None)) => return false,
             Ok(Err(error)) => {
                 tracing::error!(error = %Causes(&error), "the journal cannot be read, trying again");
-                return tokio::time::sleep(BACKOFF.1).await;
+                tokio::time::sleep(BACKOFF.1).await;
+                return false;
             }
             Err(error) => {
                 tracing::error!(%error, "reading the journal ended early, trying again");
-                return tokio::time::sleep(BACKOFF.1).await;
+                tokio::time::sleep(BACKOFF.1).await;
+                return false;
             }
         };
         self.deliver(lane, &batch).await;
         failpoint!(async "ingest::after_ship");
         self.reader.acknowledge(&batch);
+        let bytes: usize = batch.records.iter().map(|record| record.value.len()).sum();
+        batch.records.len() >= limits.records || bytes >= limits.bytes / 2
     }
 
     async fn deliver(&self, lane: Lane, batch: &Batch) {

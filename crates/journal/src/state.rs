@@ -128,17 +128,24 @@ impl State {
         }
     }
 
+    fn is_acknowledged(&self, segment: &Segment) -> bool {
+        segment.ends.iter().all(|(lane, end)| {
+            let position = self.positions.get(lane).copied().unwrap_or_default();
+            position
+                >= Position {
+                    epoch: segment.epoch,
+                    seq: *end,
+                }
+        })
+    }
+
+    /// Whether Kafka has everything that earlier processes wrote.
+    pub(super) fn recovered_is_acknowledged(&self) -> bool {
+        let mut recovered = self.segments.values().filter(|segment| segment.recovered);
+        recovered.all(|segment| self.is_acknowledged(segment))
+    }
+
     fn finished(&self, now: Instant, retain: Duration) -> Vec<u64> {
-        let acknowledged = |segment: &Segment| {
-            segment.ends.iter().all(|(lane, end)| {
-                let position = self.positions.get(lane).copied().unwrap_or_default();
-                position
-                    >= Position {
-                        epoch: segment.epoch,
-                        seq: *end,
-                    }
-            })
-        };
         // The newest one stays: its header says where numbering stands.
         let newest = self.segments.keys().next_back();
         self.segments
@@ -146,7 +153,9 @@ impl State {
             .filter(|(number, _)| Some(*number) != newest)
             .filter(|(_, segment)| {
                 let held = segment.recovered && self.hold_recovered;
-                segment.sealed.is_some_and(|sealed| now >= sealed + retain) && !held && acknowledged(segment)
+                segment.sealed.is_some_and(|sealed| now >= sealed + retain)
+                    && !held
+                    && self.is_acknowledged(segment)
             })
             .map(|(number, _)| *number)
             .collect()
@@ -187,6 +196,8 @@ pub(super) struct Shared {
     syncs: AtomicU64,
     /// Counts changes that a reader may wait for.
     changed: watch::Sender<u64>,
+    /// Counts acknowledgements.
+    acknowledged: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -206,6 +217,7 @@ impl Shared {
             sync_gate: Mutex::new(()),
             syncs: AtomicU64::new(0),
             changed: watch::Sender::new(0),
+            acknowledged: watch::Sender::new(0),
         }
     }
 
@@ -248,6 +260,25 @@ impl Shared {
 
     pub(super) fn notify(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Moves the position of a lane and tells those who wait for it.
+    pub(super) fn acknowledge(&self, lane: Lane, position: Position, records: u64) {
+        self.lock().acknowledge(lane, position, records);
+        self.acknowledged
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(super) fn acknowledgements(&self) -> watch::Receiver<u64> {
+        self.acknowledged.subscribe()
+    }
+
+    /// Whether Kafka has every lane's records up to these numbers, of the ids in use.
+    pub(super) fn is_acknowledged(&self, ends: &BTreeMap<Lane, u64>) -> bool {
+        let epoch = self.epoch();
+        let state = self.lock();
+        ends.iter()
+            .all(|(lane, seq)| state.positions.get(lane) >= Some(&Position { epoch, seq: *seq }))
     }
 
     pub(super) fn depth(&self) -> Depth {

@@ -1,4 +1,7 @@
+mod damage;
+mod failing;
 mod faults;
+mod inspected;
 mod model;
 
 use std::time::Duration;
@@ -21,6 +24,7 @@ fn config(dir: &Path, sync: Sync) -> Config {
         segment: ByteSize::kib(8),
         limit: ByteSize::mib(8),
         retain: Duration::ZERO,
+        ..Config::default()
     }
 }
 
@@ -220,4 +224,39 @@ async fn recovered_segments_can_be_visited_and_held() {
     assert_eq!(seen, [b"a"]);
     reader.hold_recovered(false);
     assert_eq!(reader.tidy().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_kafka_waits_until_all_of_it_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    let identities = journal.append(vec![entry(0, "a"), entry(1, "b")]).await.unwrap();
+    let reader = journal.reader();
+    let mut waiting = std::pin::pin!(journal.acknowledged(&identities));
+    for lane in reader.lanes() {
+        let unfinished = tokio::time::timeout(Duration::ZERO, &mut waiting).await;
+        assert!(unfinished.is_err(), "{lane:?} is not acknowledged");
+        reader.acknowledge(&reader.take(lane, LIMITS).unwrap().unwrap());
+    }
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_earlier_processes_left_is_waited_for_and_nothing_newer() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), Sync::Always);
+    journal.append(vec![entry(0, "a")]).await.unwrap();
+    drop(journal);
+    let journal = open(dir.path(), Sync::Always);
+    let reader = journal.reader();
+    let mut waiting = std::pin::pin!(journal.recovered_acknowledged());
+    assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
+    let batch = reader.take(reader.lanes()[0], LIMITS).unwrap().unwrap();
+    journal.append(vec![entry(0, "newer")]).await.unwrap();
+    reader.acknowledge(&batch);
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap();
 }

@@ -67,6 +67,8 @@ pub(super) struct Writer {
     number: u64,
     active: Option<Active>,
     syncer: Option<Syncer>,
+    /// What a group looks like on disk; kept, for a new one of this size would be new memory each time.
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -90,6 +92,7 @@ impl Writer {
             number,
             active: None,
             syncer: None,
+            bytes: Vec::new(),
         }
     }
 
@@ -197,7 +200,10 @@ impl Writer {
             return Err(AppendError::Write);
         };
         let before = self.next.clone();
-        let mut bytes = Vec::with_capacity(group.iter().map(|request| request.size).sum());
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        bytes.shrink_to(2 * GROUP);
+        bytes.reserve(group.iter().map(|request| request.size).sum());
         let mut index = Index::new();
         let mut identities = Vec::with_capacity(group.len());
         for request in group {
@@ -209,7 +215,7 @@ impl Writer {
                 };
                 let next = self.next.entry(lane).or_default();
                 let start = bytes.len();
-                frame::encode(entry, *next, active.seed, &mut bytes);
+                frame::encode(entry, *next, active.seed, bytes);
                 let offset = active.length + u64::try_from(start).unwrap_or(u64::MAX);
                 index.entry(lane).or_default().push(Slot {
                     seq: *next,
@@ -226,7 +232,7 @@ impl Writer {
             identities.push(minted);
         }
         failpoint!("ingest::before_append");
-        if let Err(error) = active.file.write_all_at(&bytes, active.length) {
+        if let Err(error) = active.file.write_all_at(bytes, active.length) {
             tracing::warn!(%error, segment = active.number, "an append failed");
             let refused = of_io(&error);
             if self.cut_back() {

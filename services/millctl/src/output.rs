@@ -107,6 +107,12 @@ impl Bar {
     }
 }
 
+/// Prints how far a long command is, on standard error, where it disturbs no script.
+pub(crate) fn progress(line: &str) {
+    // Nobody may be looking.
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
 /// Prints why a command failed, and what to do about it, on standard error.
 pub(crate) fn failure(error: &anyhow::Error, json: bool) {
     let advice = advice::on(error);

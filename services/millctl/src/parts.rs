@@ -1,5 +1,6 @@
 //! The clients that commands use, made when they are asked for: a command needs only what it touches.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use millrace_store::{Error, Keys, Notice, Postgres, Redis, WorkspaceId, notice};
 use millrace_warehouse::{Config as WarehouseConfig, Database, Warehouse};
 
 use crate::config::Config;
+use crate::rotor::Rotor;
 
 /// How long a command waits for Redis.
 const REDIS_WAIT: Duration = Duration::from_secs(2);
@@ -46,6 +48,16 @@ impl Parts {
         let redis = Redis::connect(&config)?;
         redis.wait_connected(REDIS_WAIT).await?;
         Ok(redis)
+    }
+
+    /// Tells running rotors that the configuration changed. Where they cannot be told they find out by themselves,
+    /// a moment later: the command's work is done.
+    pub(crate) async fn tell_configured(&self) {
+        let told = async {
+            let redis = self.redis().await?;
+            notice::publish(&redis, &Notice::ConfigurationChanged).await
+        };
+        drop(told.await);
     }
 
     /// Tells running processes that a workspace changed.
@@ -85,6 +97,29 @@ impl Parts {
 
     pub(crate) fn kafka(&self) -> Connection {
         Connection::new(self.config.kafka.brokers.join(","), "millctl")
+    }
+
+    /// A rotor that compiles and runs functions: the one at `url`, the configured one, or one of this command's own.
+    pub(crate) fn rotor(&self, url: Option<&str>) -> Result<Rotor> {
+        let section = &self.config.rotor;
+        let configured = (!section.url.is_empty()).then_some(section.url.as_str());
+        match url.or(configured) {
+            Some(url) => Rotor::at(url, section.token.expose()),
+            None => Rotor::start(&section.program),
+        }
+    }
+
+    /// The file with the keys that secrets are sealed under.
+    pub(crate) fn key_file(&self) -> Option<&Path> {
+        self.config.secrets.key_file.as_deref()
+    }
+
+    /// Kafka at `brokers`, or where the configuration says when none are named.
+    pub(crate) fn kafka_at(&self, brokers: &[String]) -> Connection {
+        match brokers {
+            [] => self.kafka(),
+            named => Connection::new(named.join(","), "millctl"),
+        }
     }
 
     pub(crate) const fn topics(&self) -> &Topics {

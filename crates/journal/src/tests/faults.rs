@@ -1,80 +1,7 @@
 //! Damage found at the start, and disks that are full or fail.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-
+use super::failing::{Failing, open_on};
 use super::*;
-use crate::disk::SegmentFile;
-
-/// A disk with so much room left, whose calls fail on demand.
-#[derive(Clone, Debug)]
-struct Failing(Arc<Faults>);
-
-#[derive(Debug)]
-struct Faults {
-    room: AtomicI64,
-    sync: AtomicBool,
-    cut: AtomicBool,
-}
-
-#[derive(Debug)]
-struct FailingFile(Arc<dyn SegmentFile>, Arc<Faults>);
-
-impl Failing {
-    fn new() -> Self {
-        let (sync, cut) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Faults {
-            room: AtomicI64::new(i64::MAX),
-            sync,
-            cut,
-        }))
-    }
-}
-
-impl Disk for Failing {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
-        Ok(Arc::new(FailingFile(RealDisk.create(path)?, Arc::clone(&self.0))))
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-}
-
-impl SegmentFile for FailingFile {
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let room = self.1.room.load(Ordering::SeqCst);
-        let length = i64::try_from(bytes.len()).unwrap();
-        if length <= room {
-            self.1.room.fetch_sub(length, Ordering::SeqCst);
-            return self.0.write_all_at(bytes, offset);
-        }
-        // Full in the middle of a record: what fits is written.
-        self.0
-            .write_all_at(&bytes[..usize::try_from(room).unwrap()], offset)?;
-        Err(io::ErrorKind::StorageFull.into())
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        match self.1.cut.load(Ordering::SeqCst) {
-            true => Err(io::Error::other("no")),
-            false => self.0.set_len(length),
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        match self.1.sync.load(Ordering::SeqCst) {
-            true => Err(io::Error::other("lost")),
-            false => self.0.sync(),
-        }
-    }
-}
-
-fn open_on(dir: &Path, sync: Sync, disk: &Failing) -> Journal {
-    Journal::open_on(&config(dir, sync), Arc::new(SystemClock), Arc::new(disk.clone()))
-        .unwrap()
-        .0
-}
 
 fn values(shipped: &[Shipped]) -> Vec<String> {
     shipped
@@ -93,12 +20,12 @@ async fn a_disk_full_in_the_middle_of_a_record_costs_that_request_and_no_number(
     let disk = Failing::new();
     let journal = open_on(dir.path(), Sync::Always, &disk);
     journal.append(vec![entry(0, "a")]).await.unwrap();
-    disk.0.room.store(70, Ordering::SeqCst);
+    disk.leave(70);
     assert_eq!(
         journal.append(vec![entry(0, "lost"), entry(0, "too")]).await,
         Err(AppendError::Full)
     );
-    disk.0.room.store(i64::MAX, Ordering::SeqCst);
+    disk.leave(i64::MAX);
     assert_eq!(journal.append(vec![entry(0, "b")]).await.unwrap()[0].seq, 1);
     drop(journal);
     let journal = open(dir.path(), Sync::Always);
@@ -111,13 +38,13 @@ async fn a_segment_that_cannot_be_cut_back_is_closed_and_its_numbers_are_used_up
     let disk = Failing::new();
     let journal = open_on(dir.path(), Sync::Always, &disk);
     journal.append(vec![entry(0, "a")]).await.unwrap();
-    disk.0.cut.store(true, Ordering::SeqCst);
-    disk.0.room.store(100, Ordering::SeqCst);
+    disk.fail_cuts(true);
+    disk.leave(100);
     assert_eq!(
         journal.append(vec![entry(0, "whole"), entry(0, "torn")]).await,
         Err(AppendError::Full)
     );
-    disk.0.room.store(i64::MAX, Ordering::SeqCst);
+    disk.leave(i64::MAX);
     assert_eq!(
         journal.append(vec![entry(0, "b")]).await.unwrap()[0].seq,
         3,
@@ -132,12 +59,12 @@ async fn after_a_failed_sync_nothing_is_taken_and_nothing_unsynced_is_shipped() 
     let disk = Failing::new();
     let journal = open_on(dir.path(), Sync::Always, &disk);
     journal.append(vec![entry(0, "a")]).await.unwrap();
-    disk.0.sync.store(true, Ordering::SeqCst);
+    disk.fail_syncs(true);
     assert_eq!(
         journal.append(vec![entry(0, "b")]).await,
         Err(AppendError::Failed)
     );
-    disk.0.sync.store(false, Ordering::SeqCst);
+    disk.fail_syncs(false);
     assert_eq!(
         journal.append(vec![entry(0, "c")]).await,
         Err(AppendError::Failed),

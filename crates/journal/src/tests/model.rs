@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::failing::{Failing, open_on};
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -20,6 +21,14 @@ enum Step {
     /// Dies while writing: so many bytes of rubbish follow the last record.
     DieWriting(Vec<u8>),
     Close,
+    /// So many bytes fit on the disk, the next write beyond is carried out in part.
+    Full(u8),
+    /// A failed write cannot be taken back.
+    CutsFail,
+    /// Syncs fail; what they were to make durable is in the files all the same.
+    SyncsFail,
+    /// The disk is sound again; a journal that a failed sync has closed stays closed.
+    Mended,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -31,6 +40,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<prop::sample::Index>().prop_map(Step::Die),
         1 => proptest::collection::vec(any::<u8>(), 1..300).prop_map(Step::DieWriting),
         1 => Just(Step::Close),
+        1 => any::<u8>().prop_map(Step::Full),
+        1 => Just(Step::CutsFail),
+        1 => Just(Step::SyncsFail),
+        3 => Just(Step::Mended),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -43,6 +56,8 @@ struct Model {
     /// What left, by identity: two events must never share one.
     shipped: BTreeMap<Identity, Vec<u8>>,
     count: u64,
+    /// Whether numbers may have been used up by records that nobody was answered for.
+    cuts_failed: bool,
 }
 
 impl Model {
@@ -70,8 +85,15 @@ fn durable(journal: &Journal) -> Option<(u64, u64)> {
 
 async fn run(sync: Sync, steps: Vec<Step>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), sync);
+    let disk = Failing::new();
+    let reopen = || {
+        disk.mend();
+        open_on(dir.path(), sync, &disk)
+    };
+    let mut journal = reopen();
     let mut model = Model::default();
+    // Whether a background sync may still fail, or has closed the journal.
+    let mut syncs_failed = false;
     for step in steps {
         match step {
             Step::Append(partitions, size) => {
@@ -84,7 +106,10 @@ async fn run(sync: Sync, steps: Vec<Step>) {
                         entry(u32::from(*partition), value)
                     })
                     .collect::<Vec<_>>();
-                let identities = journal.append(entries.clone()).await.unwrap();
+                let Ok(identities) = journal.append(entries.clone()).await else {
+                    assert!(!disk.is_sound() || journal.health() == Health::Failed);
+                    continue;
+                };
                 model.accepted.extend(
                     identities
                         .into_iter()
@@ -104,10 +129,20 @@ async fn run(sync: Sync, steps: Vec<Step>) {
                 }
                 if die {
                     drop((reader, journal));
-                    journal = open(dir.path(), sync);
+                    journal = reopen();
                 }
             }
             Step::Tidy => drop(journal.reader().tidy().unwrap()),
+            Step::Full(room) => disk.leave(i64::from(room)),
+            Step::CutsFail => {
+                disk.fail_cuts(true);
+                model.cuts_failed = true;
+            }
+            Step::SyncsFail => {
+                disk.fail_syncs(true);
+                syncs_failed = true;
+            }
+            Step::Mended => disk.mend(),
             Step::Die(keep) => {
                 let durable = durable(&journal);
                 drop(journal);
@@ -123,7 +158,7 @@ async fn run(sync: Sync, steps: Vec<Step>) {
                         .set_len(cut)
                         .unwrap();
                 }
-                journal = open(dir.path(), sync);
+                journal = reopen();
                 // What was never promised may be gone, and only that; it is found out by asking the journal.
                 let held = held(&journal);
                 let (model_shipped, accepted) = (&model.shipped, &mut model.accepted);
@@ -138,14 +173,19 @@ async fn run(sync: Sync, steps: Vec<Step>) {
                     bytes.extend_from_slice(&rubbish);
                     std::fs::write(&path, bytes).unwrap();
                 }
-                journal = open(dir.path(), sync);
+                journal = reopen();
             }
             Step::Close => {
-                journal.close().await.unwrap();
+                let closed = journal.close().await;
+                assert!(closed.is_ok() || !disk.is_sound() || journal.health() == Health::Failed);
                 drop(journal);
-                journal = open(dir.path(), sync);
+                journal = reopen();
             }
         }
+    }
+    if syncs_failed {
+        drop(journal);
+        journal = reopen();
     }
     let rest = drain(&journal).await;
     model.ship(rest);
@@ -157,6 +197,9 @@ async fn run(sync: Sync, steps: Vec<Step>) {
         );
     }
     journal.reader().tidy().unwrap();
+    if model.cuts_failed {
+        return;
+    }
     assert!(!dir.path().join("aside.jsonl").exists(), "nothing was damaged");
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
     for identity in model.shipped.keys() {
