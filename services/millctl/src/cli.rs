@@ -12,7 +12,7 @@ use millrace_store::functions::{Language, Route};
 use millrace_store::keys::IpPolicy;
 use millrace_store::rules::AliasMode;
 use millrace_store::workspaces::Tier;
-use millrace_store::{KeyId, Name, TokenId};
+use millrace_store::{ChainId, KeyId, Name, TokenId};
 
 pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
 
@@ -296,9 +296,35 @@ impl From<RouteArguments> for Route {
     }
 }
 
+/// Where code is compiled and run.
+#[derive(Debug, Args)]
+pub(crate) struct RotorArguments {
+    /// A rotor that is running, such as `http://rotor:3401`; MILLRACE__ROTOR__TOKEN holds a service token for it.
+    /// By default `millrace-rotor functions` is started for as long as the command takes.
+    #[arg(long, value_name = "URL")]
+    pub(crate) rotor: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Function {
-    /// Add a version of a function; with `--promote` put it in force.
+    /// Run a function on events of your own, with the limits of production. Nothing else needs to run, and nothing is
+    /// stored. Exit status 2 when an event would become a dead letter.
+    Test {
+        /// The file with the code.
+        file: PathBuf,
+        /// A JSON file with one event or an array of them; can be repeated. Without any the code is only loaded.
+        #[arg(long = "event", value_name = "FILE")]
+        events: Vec<PathBuf>,
+        /// A JSON file with what `ctx` says: `{"env": {…}, "headers": {…}}`.
+        #[arg(long, value_name = "FILE")]
+        context: Option<PathBuf>,
+        /// `js` or `ts`; by default from the file's name.
+        #[arg(long)]
+        language: Option<Language>,
+        #[command(flatten)]
+        rotor: RotorArguments,
+    },
+    /// Add a version of a function, if it compiles; with `--promote` put it in force.
     Put {
         /// The workspace, by name or id.
         #[arg(long)]
@@ -314,10 +340,15 @@ pub(crate) enum Function {
         /// `js` or `ts`; by default from the file's name.
         #[arg(long)]
         language: Option<Language>,
+        /// Only say whether it compiles.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        rotor: RotorArguments,
         /// The file with the code.
         file: PathBuf,
     },
-    /// Put a version in force.
+    /// Put a version in force, if it compiles.
     Promote {
         /// The workspace, by name or id.
         #[arg(long)]
@@ -330,6 +361,8 @@ pub(crate) enum Function {
         version: Option<u32>,
         #[command(flatten)]
         route: RouteArguments,
+        #[command(flatten)]
+        rotor: RotorArguments,
     },
     /// Return to the version that was in force before.
     Rollback {
@@ -347,6 +380,29 @@ pub(crate) enum Function {
         /// The workspace, by name or id.
         #[arg(long)]
         workspace: String,
+    },
+    /// Show which chains are held back because their functions killed workers.
+    Quarantine {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+    },
+    /// Let a chain that is held back run again at once.
+    Release {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// The chain, as `quarantine` names it.
+        chain: ChainId,
+    },
+    /// Keep what a workspace's functions log at level debug, for a while.
+    Debug {
+        /// The workspace, by name or id.
+        #[arg(long)]
+        workspace: String,
+        /// For so many minutes from now; 0 ends it.
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(0..=1440))]
+        minutes: u32,
     },
 }
 

@@ -1,10 +1,14 @@
 //! `millctl function …`
 
+mod trial;
+
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millrace_store::functions::{InForce, Language, Listed, MAX_CODE_BYTES, Promoted};
-use millrace_store::{Functions, Workspaces};
+use millrace_store::quarantine::Held;
+use millrace_store::{FunctionDebug, Functions, Quarantines, Workspaces};
 use serde_json::{Value, json};
 
 use crate::cli::Function;
@@ -15,20 +19,42 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
     let postgres = parts.postgres()?;
     let (functions, workspaces) = (Functions::new(postgres.clone()), Workspaces::new(postgres));
     match command {
+        Function::Test {
+            file,
+            events,
+            context,
+            language,
+            rotor,
+        } => {
+            let language = language.map_or_else(|| language_of(&file), Ok)?;
+            let trial = trial::Trial {
+                code: read(&file)?,
+                file,
+                language,
+                events,
+                context,
+            };
+            trial.run(&parts.rotor(rotor.rotor.as_deref())?).await
+        }
         Function::Put {
             workspace,
             name,
             promote,
             route,
             language,
+            dry_run,
+            rotor,
             file,
         } => {
-            let language = match language {
-                Some(language) => language,
-                None => language_of(&file)?,
-            };
+            let language = language.map_or_else(|| language_of(&file), Ok)?;
             let code = read(&file)?;
             let workspace = workspaces.find(&workspace).await?.id;
+            let rotor = parts.rotor(rotor.rotor.as_deref())?;
+            trial::compiles(&rotor, &file.display().to_string(), &code, language).await?;
+            if dry_run {
+                let object = json!({ "dry_run": true, "language": language.as_str(), "bytes": code.len() });
+                return Answer::new(object, format!("{} compiles; nothing was put", file.display()));
+            }
             let put = functions.put(&workspace, &name, language, &code).await?;
             let object = json!({
                 "function": put.function, "version": put.version, "created": put.created, "promoted": promote,
@@ -40,6 +66,7 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
                 functions
                     .promote(&workspace, &route.into(), id, Some(put.version))
                     .await?;
+                parts.tell_configured().await;
                 line.push_str(" and in force");
             } else {
                 line.push_str("; `millctl function promote` puts it in force");
@@ -51,14 +78,19 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
             name,
             version,
             route,
+            rotor,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            in_force(
-                &name,
-                &functions
-                    .promote(&workspace, &route.into(), &name, version)
-                    .await?,
-            )
+            // What compiled when it was put may not with the engine of today.
+            let stored = functions.stored(Some(&workspace), &name, version).await?;
+            let rotor = parts.rotor(rotor.rotor.as_deref())?;
+            let called = format!("{name}@{}", stored.version);
+            trial::compiles(&rotor, &called, &stored.code, stored.language).await?;
+            let promoted = functions
+                .promote(&workspace, &route.into(), &name, Some(stored.version))
+                .await?;
+            parts.tell_configured().await;
+            in_force(&name, &promoted)
         }
         Function::Rollback {
             workspace,
@@ -66,10 +98,9 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
             route,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            in_force(
-                &name,
-                &functions.rollback(&workspace, &route.into(), &name).await?,
-            )
+            let back = functions.rollback(&workspace, &route.into(), &name).await?;
+            parts.tell_configured().await;
+            in_force(&name, &back)
         }
         Function::List { workspace } => {
             let workspace = workspaces.find(&workspace).await?.id;
@@ -80,6 +111,68 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
                 json!({ "functions": objects }),
                 &["NAME", "ID", "NEWEST", "PUT", "IN FORCE"],
                 &rows,
+            )
+        }
+        Function::Quarantine { workspace } => {
+            let workspace = workspaces.find(&workspace).await?.id;
+            let held = Quarantines::new(parts.postgres()?).of(&workspace).await?;
+            let function = |held: &Held| {
+                held.function
+                    .as_ref()
+                    .map(|(id, version)| format!("{id}@{version}"))
+            };
+            let rows: Vec<Vec<String>> = held
+                .iter()
+                .map(|held| {
+                    vec![
+                        held.chain.clone(),
+                        held.version.to_string(),
+                        function(held).unwrap_or_default(),
+                        held.code.clone(),
+                        held.times.to_string(),
+                        format!("{} s", held.left.as_secs()),
+                    ]
+                })
+                .collect();
+            let objects: Vec<Value> = held
+                .iter()
+                .map(|held| {
+                    json!({
+                        "chain": held.chain, "chain_version": held.version, "function": function(held),
+                        "code": held.code, "times": held.times, "seconds_left": held.left.as_secs(),
+                    })
+                })
+                .collect();
+            Answer::table(
+                json!({ "quarantined": objects }),
+                &["CHAIN", "VERSION", "FUNCTION", "LAST KILL", "TIMES", "LEFT"],
+                &rows,
+            )
+        }
+        Function::Release { workspace, chain } => {
+            let workspace = workspaces.find(&workspace).await?.id;
+            Quarantines::new(parts.postgres()?)
+                .release(&workspace, &chain)
+                .await?;
+            Answer::new(json!({ "released": chain }), format!("{chain} runs again"))
+        }
+        Function::Debug { workspace, minutes } => {
+            let workspace = workspaces.find(&workspace).await?.id;
+            let switches = FunctionDebug::new(parts.postgres()?);
+            let object = json!({ "workspace": workspace, "minutes": minutes });
+            if minutes == 0 {
+                switches.off(&workspace).await?;
+                return Answer::new(
+                    object,
+                    format!("debug lines of {workspace} are not kept any more"),
+                );
+            }
+            switches
+                .on(&workspace, Duration::from_secs(u64::from(minutes) * 60))
+                .await?;
+            Answer::new(
+                object,
+                format!("debug lines of {workspace} are kept for {minutes} minutes"),
             )
         }
     }

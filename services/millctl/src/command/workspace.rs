@@ -44,6 +44,9 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
                 "workspace": made.workspace.id, "source": made.source.id, "destination": made.destination.id,
                 "database": database, "table": table, "created": made.created,
             });
+            if made.created {
+                parts.tell_configured().await;
+            }
             let state = if made.created { "made" } else { "there already" };
             let (workspace, id) = (&made.workspace.name, &made.workspace.id);
             Answer::new(

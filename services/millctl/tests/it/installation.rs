@@ -28,12 +28,20 @@ impl Installation {
             ("MILLRACE__CLICKHOUSE__URL", server("MILLRACE_TEST_CLICKHOUSE")),
             ("MILLRACE__CLICKHOUSE__DATABASE", format!("{name}_millrace")),
             ("MILLRACE__KAFKA__BROKERS", server("MILLRACE_TEST_KAFKA")),
+            ("MILLRACE__REDIS__URL", server("MILLRACE_TEST_REDIS")),
         ]);
         Self {
             database,
             name,
             settings,
         }
+    }
+
+    /// No settings at all: the binary knows of no server.
+    pub(crate) async fn nowhere() -> Self {
+        let mut installation = Self::empty().await;
+        installation.settings.clear();
+        installation
     }
 
     /// Migrated stores.
@@ -60,9 +68,14 @@ impl Installation {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the binary runs")
+    }
+
+    /// A command that was not started yet.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millctl"));
         command.args(arguments).env_clear().envs(&self.settings);
-        command.output().expect("the binary runs")
+        command
     }
 
     /// What a command that succeeds prints for scripts.
