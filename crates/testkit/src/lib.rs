@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod clickhouse;
 pub mod http;
+pub mod mmdb;
 pub mod oracle;
 pub mod otlp;
 pub mod pipeline;

@@ -1,6 +1,7 @@
 //! Functions in real isolates.
 #![expect(clippy::expect_used, reason = "a test fails where its ground does")]
 
+mod environment;
 mod functions;
 mod limits;
 mod outside;
@@ -37,6 +38,10 @@ const LIMITS: Limits = Limits {
 const TYPED: &str = "typescript:";
 
 fn open_with(limits: Limits, codes: &[&str]) -> Chain {
+    host().open(load_of(limits, codes)).expect("a thread")
+}
+
+fn load_of(limits: Limits, codes: &[&str]) -> Load {
     let functions = codes
         .iter()
         .enumerate()
@@ -47,7 +52,7 @@ fn open_with(limits: Limits, codes: &[&str]) -> Chain {
             typescript: code.starts_with(TYPED),
         })
         .collect();
-    let load = Load {
+    Load {
         chain: "chain".into(),
         version: 1,
         workspace: "demo".into(),
@@ -57,8 +62,7 @@ fn open_with(limits: Limits, codes: &[&str]) -> Chain {
         environment: Text(raw(r#"{"REGION":"eu"}"#)),
         environment_fault: None,
         limits,
-    };
-    host().open(load).expect("a thread")
+    }
 }
 
 fn run(chain: &Chain, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {

@@ -5,5 +5,6 @@ mod failures;
 mod functions;
 mod installation;
 mod migrations;
+mod reach;
 mod topics;
 mod workspaces;

@@ -9,6 +9,7 @@ mod neighbours;
 mod outages;
 mod outside;
 mod pool;
+mod reach;
 mod restore;
 mod route;
 mod sandbox;
