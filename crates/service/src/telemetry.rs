@@ -70,7 +70,7 @@ impl Telemetry {
             // The exporter's own HTTP/2 client makes spans too; exporting those would never end.
             let ours = filter_fn(|metadata| {
                 metadata.is_span()
-                    && *metadata.level() <= Level::INFO
+                    && *metadata.level() <= Level::DEBUG
                     && metadata.target().starts_with("millrace")
             });
             tracing_opentelemetry::layer()

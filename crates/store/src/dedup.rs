@@ -209,10 +209,10 @@ impl Dedup {
             step,
             fingerprints,
         };
-        let dedup = self.clone();
-        let answer = self
-            .together
-            .call(question, move |questions| group::ask(dedup, questions));
+        let answer = self.together.call(question, || {
+            let dedup = self.clone();
+            move |questions| group::ask(dedup, questions)
+        });
         let gone = || Error::Unavailable {
             part: Part::Redis,
             source: "the process ends".into(),

@@ -175,8 +175,10 @@ impl Limiter {
         if call.keys.is_empty() {
             return Ok(Charged::Taken { noticed: false });
         }
-        let redis = self.redis.clone();
-        let answer = self.together.call(call, move |calls| charge_all(redis, calls));
+        let answer = self.together.call(call, || {
+            let redis = self.redis.clone();
+            move |calls| charge_all(redis, calls)
+        });
         let gone = || Error::Unavailable {
             part: Part::Redis,
             source: "the process ends".into(),

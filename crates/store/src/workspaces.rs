@@ -75,6 +75,43 @@ pub struct Limits {
     pub burst: Option<u64>,
 }
 
+/// One limit, to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewLimit {
+    /// This many events.
+    Events(u64),
+    /// What the tier says.
+    OfTier,
+}
+
+/// What is to change; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What it pays for.
+    pub tier: Option<Tier>,
+    /// Events per second, sustained.
+    pub events_per_second: Option<NewLimit>,
+    /// Events per day.
+    pub events_per_day: Option<NewLimit>,
+    /// Events within five seconds.
+    pub burst: Option<NewLimit>,
+}
+
+impl Change {
+    /// The workspace as it is afterwards.
+    fn apply(self, workspace: &mut Workspace) {
+        let set = |limit: &mut Option<u64>, new: Option<NewLimit>| match new {
+            Some(NewLimit::Events(events)) => *limit = Some(events),
+            Some(NewLimit::OfTier) => *limit = None,
+            None => {}
+        };
+        workspace.tier = self.tier.unwrap_or(workspace.tier);
+        set(&mut workspace.limits.events_per_second, self.events_per_second);
+        set(&mut workspace.limits.events_per_day, self.events_per_day);
+        set(&mut workspace.limits.burst, self.burst);
+    }
+}
+
 /// A workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workspace {
@@ -218,6 +255,57 @@ impl Workspaces {
                 let mut client = self.postgres.client().await?;
                 let transaction = client.transaction().await?;
                 named(&transaction, id_or_name).await
+            })
+            .await
+    }
+
+    /// Changes what a workspace may send, and gives it before and after. With `dry_run` nothing is changed.
+    ///
+    /// Limits that this program does not know stay as they are.
+    ///
+    /// # Errors
+    /// When there is none of that id or name, or Postgres does not answer.
+    ///
+    /// # Cancellation
+    /// All of it is changed or nothing.
+    pub async fn set(
+        &self,
+        id_or_name: &str,
+        change: Change,
+        dry_run: bool,
+    ) -> Result<(Workspace, Workspace), Error> {
+        self.postgres
+            .call(async {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let found = named(&transaction, id_or_name).await?;
+                // Two changes at a time must not undo each other.
+                let row = transaction
+                    .query_one(
+                        &format!("SELECT {COLUMNS} FROM workspaces WHERE id = $1 FOR UPDATE"),
+                        &[&found.id.as_str()],
+                    )
+                    .await?;
+                let before = workspace(&row)?;
+                let mut after = before.clone();
+                change.apply(&mut after);
+                if dry_run {
+                    return Ok((before, after));
+                }
+                let update = "UPDATE workspaces SET tier = $2, limits = (limits - $3::text[]) || $4::jsonb
+                    WHERE id = $1";
+                let known = ["events_per_second", "events_per_day", "burst"]
+                    .map(str::to_owned)
+                    .to_vec();
+                let limits = tokio_postgres::types::Json(after.limits);
+                transaction
+                    .execute(
+                        update,
+                        &[&after.id.as_str(), &after.tier.as_str(), &known, &limits],
+                    )
+                    .await?;
+                transaction.commit().await?;
+                Ok((before, after))
             })
             .await
     }

@@ -27,6 +27,8 @@ pub struct Options {
     pub kafka: Option<String>,
     /// Another ClickHouse than the stack's, `http://host:port`.
     pub clickhouse: Option<String>,
+    /// Another Postgres than the stack's, `postgres://…`.
+    pub postgres: Option<String>,
     /// Further settings for all services that have them, such as `MILLRACE__CHUNK__TIME`, by service.
     pub settings: BTreeMap<&'static str, Vec<(&'static str, String)>>,
     /// Which services to start; all where it is not set.
@@ -87,7 +89,10 @@ impl Pipeline {
             .clickhouse
             .clone()
             .map_or_else(|| address(stack::CLICKHOUSE), Ok)?;
-        let postgres = Database::create().await?;
+        let postgres = match options.postgres.clone() {
+            Some(server) => Database::create_on(server).await?,
+            None => Database::create().await?,
+        };
         let config = directory.path().join("topics.toml");
         std::fs::write(&config, topics_section(&name))?;
         let environment = [
@@ -247,19 +252,25 @@ impl Pipeline {
         self.process(service).start_again()
     }
 
-    /// Starts a further member of a service's group, `rotor` or `bulker`; also the URL of its admin routes. It is
-    /// killed when it is dropped.
+    /// Starts a further process of a service: a member of the group of `rotor` or `bulker`, or another `ingest` with
+    /// a journal of its own. Also its URL, that of the admin routes. It is killed when it is dropped.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn another(&mut self, service: &'static str) -> Result<(Process, String)> {
         let listen = free_address()?.to_string();
+        let journal = self.directory.path().join("journal-more").display().to_string();
+        let own = match service {
+            "ingest" => vec![
+                ("MILLRACE__HTTP__LISTEN", listen.clone()),
+                ("MILLRACE__JOURNAL__DIR", journal),
+            ],
+            _ => vec![("MILLRACE__ADMIN__LISTEN", listen.clone())],
+        };
         let mut program = self.process(service).program().clone();
-        let place = |(name, _): &(String, String)| name == "MILLRACE__ADMIN__LISTEN";
-        program.environment.retain(|variable| !place(variable));
-        program
-            .environment
-            .push(("MILLRACE__ADMIN__LISTEN".to_owned(), listen.clone()));
+        let environment = &mut program.environment;
+        environment.retain(|(name, _)| !own.iter().any(|(own, _)| own == name));
+        environment.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         program.name = format!("another {service}");
         program.log = self.directory.path().join(format!("{service}-more.log"));
         Ok((Process::start(program)?, format!("http://{listen}")))

@@ -1,8 +1,22 @@
-//! A database of its own for each test, on the server that `MILLRACE_TEST_POSTGRES` names.
+//! A database of its own for each test, on the server that `MILLRACE_TEST_POSTGRES` names, and a server of a
+//! test's own.
+
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
+
+use crate::process::{Process, Program, free_address};
+use crate::stack::{PACKAGE, address};
+use crate::wait::until;
+
+const START: Duration = Duration::from_secs(60);
 
 /// The variable that names the server and an account that may create databases.
 pub const VARIABLE: &str = "MILLRACE_TEST_POSTGRES";
@@ -21,7 +35,14 @@ impl Database {
     /// # Errors
     /// When the variable is missing or the server does not answer: a test without its server fails.
     pub async fn create() -> Result<Self> {
-        let server = server()?;
+        Self::create_on(server()?).await
+    }
+
+    /// Makes one on another server, `postgres://…`.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn create_on(server: String) -> Result<Self> {
         let name = format!("test_{}", Uuid::new_v4().simple());
         execute(&server, &format!("CREATE DATABASE {name}")).await?;
         let url = with_database(&server, &name)?;
@@ -57,6 +78,81 @@ impl Drop for Database {
         });
         // A database that stays behind is litter, and no reason to fail a test that has passed.
         drop(dropping.join());
+    }
+}
+
+/// A server of a test's own. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Server {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// The stack's package does not know how to start one, or it does not come up within a minute.
+    pub async fn start() -> Result<Self> {
+        let listen = free_address()?;
+        // A server that runs as another user than root must get to its files.
+        let directory = tempfile::Builder::new()
+            .prefix("millrace-postgres-")
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()?;
+        let data = directory.path().join("postgres");
+        std::fs::create_dir_all(&data)?;
+        let (home, port) = (data.display().to_string(), listen.port().to_string());
+        let argv = ["python3", "-B", "-m", "stack", "postgres-at", &home, &port];
+        let process = Process::start(Program {
+            name: "postgres".into(),
+            argv: argv.map(str::to_owned).to_vec(),
+            environment: vec![("PYTHONPATH".to_owned(), address(PACKAGE)?)],
+            log: directory.path().join("postgres.log"),
+        })?;
+        let server = Self {
+            process,
+            address: listen,
+            _directory: directory,
+        };
+        server.answering().await?;
+        Ok(server)
+    }
+
+    /// `postgres://test@host:port/postgres`.
+    pub fn url(&self) -> String {
+        format!("postgres://test@{}/postgres", self.address)
+    }
+
+    /// Ends it and all of its connections at once, without a checkpoint; what was committed is there at the next
+    /// start.
+    ///
+    /// # Errors
+    /// It does not run, or not end.
+    pub async fn kill(&mut self) -> Result<()> {
+        // SIGKILL would leave its children behind for a moment, and no server starts beside them.
+        self.process.signal(Signal::QUIT)?;
+        until("the end of postgres", START, || {
+            std::future::ready(self.process.ended().map(|status| status.map(drop)))
+        })
+        .await
+    }
+
+    /// Starts it again after it was killed.
+    ///
+    /// # Errors
+    /// It does not come up within a minute.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process.start_again()?;
+        self.answering().await
+    }
+
+    async fn answering(&self) -> Result<()> {
+        until("postgres answers", START, || async {
+            connect(&self.url()).await.map(|_| Some(()))
+        })
+        .await
     }
 }
 

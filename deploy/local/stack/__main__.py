@@ -12,7 +12,7 @@ from typing import Callable, Dict, List
 from . import bench, checks, clients, console, demo, lifecycle, locks, prove, rust, setup, status, testing, workspace
 from .failure import Failure, tail
 from .layout import ROOT, Layout
-from .parts import SERVICES, STACK, Parts
+from .parts import SERVICES, STACK, Parts, postgres
 from .parts.clickhouse import command_at
 
 ONE_AT_A_TIME = "another command that starts or stops parts"
@@ -95,6 +95,13 @@ def clickhouse_at(arguments: List[str]) -> None:
     os.execv(command.argv[0], command.argv)
 
 
+def postgres_at(arguments: List[str]) -> None:
+    """Becomes a PostgreSQL of a test's own: `postgres-at DIRECTORY PORT`."""
+    directory, port = arguments
+    command = postgres.command_at(Path(directory), int(port))
+    command.become()
+
+
 def wipe(_: List[str]) -> None:
     """Stops everything and removes what the stack wrote; what was downloaded or built stays."""
     for layout in (Layout.local(), Layout.test()):
@@ -121,6 +128,7 @@ COMMANDS: Dict[str, Callable[[List[str]], None]] = {
     "millctl": millctl,
     "cargo": cargo,
     "clickhouse-at": clickhouse_at,
+    "postgres-at": postgres_at,
     "demo": demo.run,
     "clients": clients.run,
     "test": testing.run,

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, NoReturn, Optional
 
 from . import files
 from .failure import Failure
@@ -43,6 +43,19 @@ class Command:
         entry = pwd.getpwnam(self.user)
         groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+
+    def become(self) -> NoReturn:
+        """Turns this process into it."""
+        if self.user is not None:
+            import pwd
+
+            entry = pwd.getpwnam(self.user)
+            os.initgroups(entry.pw_name, entry.pw_gid)
+            os.setgid(entry.pw_gid)
+            os.setuid(entry.pw_uid)
+        os.chdir(self.cwd)
+        os.execv(self.argv[0], self.argv)
 
 
 class Record:

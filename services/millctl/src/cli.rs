@@ -1,6 +1,8 @@
 //! The commands and their arguments.
 
 mod accounts;
+mod journal;
+mod reach;
 
 use std::path::PathBuf;
 
@@ -11,10 +13,12 @@ use millrace_store::fields::FieldType;
 use millrace_store::functions::{Language, Route};
 use millrace_store::keys::IpPolicy;
 use millrace_store::rules::AliasMode;
-use millrace_store::workspaces::Tier;
+use millrace_store::workspaces::{NewLimit, Tier};
 use millrace_store::{ChainId, KeyId, Name, TokenId};
 
 pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
+pub(crate) use journal::Journal;
+pub(crate) use reach::{Fetch, Secret};
 
 /// Administers a Millrace installation.
 #[derive(Debug, Parser)]
@@ -60,9 +64,18 @@ pub(crate) enum Command {
     /// JavaScript functions that run on every event.
     #[command(subcommand)]
     Function(Function),
+    /// Secrets of a workspace, which its functions read as `ctx.env`.
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Servers that functions of a workspace may send requests to.
+    #[command(subcommand)]
+    Fetch(Fetch),
     /// Dead letters: events and rows that were set aside.
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Gateways' journals: look into one, ship one whose gateway is gone.
+    #[command(subcommand)]
+    Journal(Journal),
     /// Check the log against the tables: every event where it was decided to be, once. Exit status 2 where not.
     Audit(Audit),
     /// The bulker's ledger in its offset commits.
@@ -142,8 +155,41 @@ pub(crate) enum Workspace {
         #[arg(long, default_value = "events")]
         table: String,
     },
+    /// Set what a workspace may send; every gateway goes by it within a second.
+    Set(SetWorkspace),
     /// Show all workspaces.
     List,
+}
+
+/// What of a workspace is to change; what is not named stays.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+pub(crate) struct SetWorkspace {
+    /// The workspace, by name or id.
+    pub(crate) workspace: String,
+    /// `default`, `pro` or `enterprise`.
+    #[arg(long, group = "change")]
+    pub(crate) tier: Option<Tier>,
+    /// Events per second, sustained: a number, or `tier` for what the tier says.
+    #[arg(long, value_name = "EVENTS|tier", group = "change", value_parser = limit)]
+    pub(crate) events_per_second: Option<NewLimit>,
+    /// Events per day: a number, or `tier`.
+    #[arg(long, value_name = "EVENTS|tier", group = "change", value_parser = limit)]
+    pub(crate) events_per_day: Option<NewLimit>,
+    /// Events within five seconds: a number, or `tier`.
+    #[arg(long, value_name = "EVENTS|tier", group = "change", value_parser = limit)]
+    pub(crate) burst: Option<NewLimit>,
+    /// Show what would change and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+fn limit(text: &str) -> Result<NewLimit, String> {
+    match (text, text.parse()) {
+        ("tier", _) => Ok(NewLimit::OfTier),
+        (_, Ok(events @ 1..)) => Ok(NewLimit::Events(events)),
+        _ => Err("a number of events from 1, or `tier` for what the tier says".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

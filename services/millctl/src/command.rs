@@ -3,12 +3,15 @@
 mod alias;
 mod audit;
 mod dlq;
+mod fetch;
 mod fields;
 mod function;
+mod journal;
 mod key;
 mod ledger;
 mod migrate;
 mod require;
+mod secret;
 mod token;
 mod topics;
 mod workspace;
@@ -30,9 +33,12 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
         Command::Dlq(command) => Box::pin(dlq::run(command, parts)).await,
         Command::Audit(arguments) => Box::pin(audit::run(&arguments, parts)).await,
         Command::Ledger(command) => Box::pin(ledger::run(command, parts)).await,
+        Command::Journal(command) => Box::pin(journal::run(command, parts)).await,
         Command::Fields(command) => fields::run(command, parts).await,
         Command::Alias(command) => alias::run(command, parts).await,
         Command::Require(command) => require::run(command, parts).await,
         Command::Function(command) => function::run(command, parts).await,
+        Command::Secret(command) => secret::run(command, parts).await,
+        Command::Fetch(command) => fetch::run(command, parts).await,
     }
 }

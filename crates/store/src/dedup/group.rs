@@ -42,22 +42,29 @@ pub(super) struct Question {
 /// For [`Step::Reserve`] what is known about each id, for the others nothing.
 pub(super) type Answer = Result<Vec<String>, Error>;
 
+/// What one kind of script is run over in one workspace.
+#[derive(Default)]
+struct Group {
+    /// Whose ids they are, by the place of the question, and how many of whom.
+    shares: Vec<(usize, usize)>,
+    fingerprints: Vec<String>,
+}
+
 /// Asks everything at once; the answers are in the order of the questions.
 pub(super) async fn ask(dedup: Dedup, questions: Vec<Question>) -> Vec<Answer> {
     let mut answers: Vec<Answer> = Vec::with_capacity(questions.len());
     answers.resize_with(questions.len(), || Ok(Vec::new()));
-    // Of each script: whose ids it has, how many of whom, and all of them.
-    let mut groups: BTreeMap<(Step, WorkspaceId), (Vec<(usize, usize)>, Vec<String>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Step, WorkspaceId), Group> = BTreeMap::new();
     for (place, question) in questions.into_iter().enumerate() {
-        let (shares, all) = groups.entry((question.step, question.workspace)).or_default();
-        shares.push((place, question.fingerprints.len()));
-        all.extend(question.fingerprints);
+        let group = groups.entry((question.step, question.workspace)).or_default();
+        group.shares.push((place, question.fingerprints.len()));
+        group.fingerprints.extend(question.fingerprints);
     }
     let scripts = groups
         .iter()
-        .map(|((step, workspace), (_, fingerprints))| run(&dedup, *step, workspace, fingerprints));
+        .map(|((step, workspace), group)| run(&dedup, *step, workspace, &group.fingerprints));
     let known = join_all(scripts).await;
-    for ((shares, _), known) in groups.into_values().zip(known) {
+    for (Group { shares, .. }, known) in groups.into_values().zip(known) {
         match known {
             Ok(known) => {
                 let mut known = known.into_iter();

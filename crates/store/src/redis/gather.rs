@@ -39,17 +39,14 @@ impl<Q, A> std::fmt::Debug for Gather<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// Asks `question` together with others; `ask` is used by the first of them and gives an answer for each, in
+    /// Asks `question` together with others. The first of them makes what asks, which gives an answer for each, in
     /// their order. None when the runtime ends before that.
     ///
     /// # Cancellation
     /// A question that was asked takes effect although its future is dropped.
-    pub(crate) async fn call<F>(
-        &self,
-        question: Q,
-        ask: impl FnOnce(Vec<Q>) -> F + Send + 'static,
-    ) -> Option<A>
+    pub(crate) async fn call<M, F>(&self, question: Q, make: impl FnOnce() -> M) -> Option<A>
     where
+        M: FnOnce(Vec<Q>) -> F + Send + 'static,
         F: Future<Output = Vec<A>> + Send,
     {
         let (sender, answer) = oneshot::channel();
@@ -59,7 +56,7 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
             waiting.len() == 1
         };
         if is_first {
-            let waiting = Arc::clone(&self.waiting);
+            let (waiting, ask) = (Arc::clone(&self.waiting), make());
             drop(tokio::spawn(async move {
                 tokio::task::yield_now().await;
                 let together = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
@@ -88,13 +85,13 @@ mod tests {
                 .map(|question| (question * 2, together))
                 .collect()
         };
-        let calls = (0..50).map(|question| gather.call(question, ask));
+        let calls = (0..50).map(|question| gather.call(question, || ask));
         let answers = futures_util::future::join_all(calls).await;
         for (question, answer) in (0..).zip(answers) {
             assert_eq!(answer, Some((question * 2, 50)));
         }
         assert_eq!(
-            gather.call(7, ask).await,
+            gather.call(7, || ask).await,
             Some((14, 1)),
             "and one that is alone goes alone"
         );

@@ -162,6 +162,31 @@ class Postgres(Part):
         return done.stdout.decode()
 
 
+def command_at(directory: Path, port: int) -> Command:
+    """A server of a test's own in `directory`, on loopback; its superuser is `test` and needs no password."""
+    account = _account()
+    home = directory / "data"
+    options = Command([], Path("/"), user=account).options()
+    if not (home / "PG_VERSION").exists():
+        if account is not None:
+            shutil.chown(directory, account, account)
+        argv = [str(_program("initdb")), "-D", str(home), "-U", "test", "--auth=trust", "--encoding=UTF8"]
+        argv += ["--locale=C.UTF-8", "--no-sync"]
+        if subprocess.call(argv, cwd="/", stdin=subprocess.DEVNULL, **options) != 0:
+            raise Failure(f"initdb refused {home}")
+    settings = {
+        "listen_addresses": HOST,
+        "port": str(port),
+        "unix_socket_directories": "",
+        "shared_buffers": "16MB",
+        "fsync": "off",
+    }
+    argv = [str(_program("postgres")), "-D", str(home)]
+    for name, value in settings.items():
+        argv += ["-c", f"{name}={value}"]
+    return Command(argv, Path("/"), user=account)
+
+
 def programs() -> Optional[Path]:
     """The directory of the newest installed server. Debian keeps it off the PATH, one directory per version."""
     found: List[Path] = []

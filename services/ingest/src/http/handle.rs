@@ -31,8 +31,8 @@ const KEY_LIMIT: usize = 128;
 /// How clients say how often they tried before.
 const ATTEMPTS: [&str; 2] = ["x-retry-count", "rsa-retry-attempt"];
 
-/// Answers requests. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Answers requests.
+#[derive(Debug)]
 pub(crate) struct Handler {
     pipeline: Pipeline,
     admin: Admin,
@@ -225,12 +225,13 @@ impl Handler {
         }
     }
 
-    /// Does the work in a span of the trace that the client began, if it did.
+    /// Does the work in a span of the trace that the client began, if it did. Of level DEBUG: an exporter gets it
+    /// all the same, and without one it costs nothing.
     async fn traced<F>(&self, route: &Route, parts: &Parts, exchange: &mut Exchange, work: F) -> Outcome
     where
         F: AsyncFnOnce(&mut Exchange, Option<Traceparent>) -> Result<Accepted, Refusal>,
     {
-        let span = tracing::info_span!(
+        let span = tracing::debug_span!(
             "request",
             otel.kind = "server",
             path = %route.path,

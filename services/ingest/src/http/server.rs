@@ -1,6 +1,7 @@
 //! The public port.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use millrace_service::listen::{BindError, Limits, Listener};
 use tokio_util::sync::CancellationToken;
@@ -42,8 +43,10 @@ impl Server {
     /// # Cancellation
     /// Connections go on in tasks of their own.
     pub(crate) async fn serve(self, handler: Handler, drain: CancellationToken) {
+        // What a handler holds is shared many times over; a request takes one share of all of it.
+        let handler = Arc::new(handler);
         let answer = move |request, peer| {
-            let handler = handler.clone();
+            let handler = Arc::clone(&handler);
             async move { handler.handle(request, peer).await }
         };
         self.listener.serve(answer, drain).await;

@@ -3,6 +3,8 @@
 //! The counters are in Redis, shared by all gateways. Where Redis is away each gateway goes by a bucket of its
 //! own, which is never stricter than the shared windows: a limit is no reason for an outage.
 
+mod own;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +18,13 @@ use millrace_store::limits::{Charged, Demand, GuestWindows, Guests as Sender, Li
 use millrace_store::{Error, WorkspaceId};
 use serde::{Deserialize, Serialize};
 
+use own::Own;
+
 use super::Refusal;
 use crate::metrics::Metrics;
 
 /// A guest sends more than is usual.
 pub(super) const GUEST: &str = "guest_rate";
-/// Most workspaces with a bucket of their own.
-const BUCKETS: usize = 10_000;
 /// Between two lines about Redis being away.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -101,12 +103,12 @@ pub(crate) struct RateLimits {
     guests: GuestWindows,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    own: Mutex<Own>,
+    alone: Mutex<Alone>,
 }
 
 #[derive(Debug, Default)]
-struct Own {
-    buckets: HashMap<WorkspaceId, Bucket>,
+struct Alone {
+    buckets: Own,
     said: Option<Instant>,
 }
 
@@ -117,7 +119,7 @@ impl RateLimits {
             guests: guests.windows(),
             clock,
             metrics,
-            own: Mutex::default(),
+            alone: Mutex::default(),
         }
     }
 
@@ -146,7 +148,7 @@ impl RateLimits {
         };
         let charged = match self.limiter.charge(&key.workspace, &demand).await {
             Ok(charged) => charged,
-            Err(error) => self.charge_own(&key.workspace, rate, demand.events, &error),
+            Err(error) => self.charge_own(&key.workspace, &demand, &error),
         };
         match charged {
             Charged::Taken { noticed } => Ok(noticed.then_some(GUEST)),
@@ -161,53 +163,18 @@ impl RateLimits {
         }
     }
 
-    fn charge_own(&self, workspace: &WorkspaceId, rate: Rate, events: u64, error: &Error) -> Charged {
+    fn charge_own(&self, workspace: &WorkspaceId, demand: &Demand<'_>, error: &Error) -> Charged {
         self.metrics.limits_away.inc();
         let now = self.clock.instant();
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        if alone
             .said
             .is_none_or(|said| now.saturating_duration_since(said) >= SAY_AGAIN)
         {
-            own.said = Some(now);
+            alone.said = Some(now);
             tracing::warn!(error = %millrace_service::Causes(error), "limits are kept by each gateway alone");
         }
-        if own.buckets.len() >= BUCKETS && !own.buckets.contains_key(workspace) {
-            own.buckets.clear();
-        }
-        let bucket = own
-            .buckets
-            .entry(workspace.clone())
-            .or_insert_with(|| Bucket { level: 0.0, at: now });
-        bucket.charge(rate, events, now)
-    }
-}
-
-/// Fills with events and leaks at the sustained rate; holds a burst.
-#[derive(Debug)]
-struct Bucket {
-    level: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
-    fn charge(&mut self, rate: Rate, events: u64, now: Instant) -> Charged {
-        let Some(burst) = rate.burst else {
-            return Charged::Taken { noticed: false };
-        };
-        let leak = rate.per_second.map_or(burst as f64 / 5.0, |rate| rate as f64);
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.at = now;
-        self.level = (self.level - elapsed * leak).max(0.0);
-        let above = self.level + events as f64 - burst as f64;
-        if above > 0.0 && self.level > 0.0 {
-            let wait = above.min(self.level) / leak.max(f64::MIN_POSITIVE);
-            let reset = Duration::try_from_secs_f64(wait).unwrap_or(SAY_AGAIN);
-            return Charged::Refused { reset };
-        }
-        self.level += events as f64;
-        Charged::Taken { noticed: false }
+        alone.buckets.charge(workspace, demand, now)
     }
 }
 
@@ -234,30 +201,6 @@ fn network(ip: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_own_bucket_takes_a_burst_then_the_sustained_rate() {
-        let rate = Rate {
-            per_second: Some(10),
-            per_day: None,
-            burst: Some(50),
-        };
-        let start = millrace_service::SystemClock.instant();
-        let mut bucket = Bucket {
-            level: 0.0,
-            at: start,
-        };
-        let taken = Charged::Taken { noticed: false };
-        assert_eq!(bucket.charge(rate, 50, start), taken);
-        let reset = Duration::from_millis(100);
-        assert_eq!(bucket.charge(rate, 1, start), Charged::Refused { reset });
-        assert_eq!(bucket.charge(rate, 1, start + reset), taken);
-        assert_eq!(
-            bucket.charge(rate, 500, start + Duration::from_secs(60)),
-            taken,
-            "alone it may go"
-        );
-    }
 
     #[test]
     fn a_network_is_a_24_or_a_64() {

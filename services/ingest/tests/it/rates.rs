@@ -9,6 +9,22 @@ fn batch(count: usize, from: &str) -> Value {
     json!({ "batch": events })
 }
 
+/// A key that pages of `http://localhost` may use.
+async fn browser_key(pipeline: &Pipeline) -> String {
+    let make = [
+        "key",
+        "create",
+        "--workspace",
+        &pipeline.name,
+        "--kind",
+        "browser",
+        "--origin",
+        "http://localhost",
+    ];
+    let made = pipeline.millctl(&make).await.unwrap();
+    made["key"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_default_workspace_may_send_500_events_in_5_seconds_and_is_told_when_it_may_again() {
     let options = Options {
@@ -63,19 +79,9 @@ async fn a_guest_is_marked_and_then_refused_and_a_new_name_does_not_help() {
         ("MILLRACE__GUESTS__FIRST_SEEN__REFUSE", "3".to_owned()),
     ];
     let pipeline = start(settings).await;
-    let browser = [
-        "key",
-        "create",
-        "--workspace",
-        &pipeline.name,
-        "--kind",
-        "browser",
-        "--origin",
-        "http://localhost",
-    ];
-    let browser = pipeline.millctl(&browser).await.unwrap();
+    let browser = browser_key(&pipeline).await;
     let url = format!("{}/v1/track", pipeline.url("ingest"));
-    let headers = [("x-write-key", browser["key"].as_str().unwrap())];
+    let headers = [("x-write-key", browser.as_str())];
     let mut marked = BTreeMap::new();
     for (number, (guest, status)) in [
         ("ann", 200),
@@ -132,4 +138,116 @@ async fn a_guest_is_marked_and_then_refused_and_a_new_name_does_not_help() {
             200
         );
     }
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_given_more_may_send_more_at_once_at_every_gateway() {
+    let options = Options {
+        services: Some(vec!["ingest"]),
+        tier: Some("default"),
+        // A gateway that is not told would find out after this time, which no test waits for.
+        settings: [("ingest", vec![("MILLRACE__KEYS__TTL", "1h".to_owned())])].into(),
+        ..Options::default()
+    };
+    let mut pipeline = Pipeline::start(options).await.expect("the gateway starts");
+    let (mut second, url) = pipeline.another("ingest").expect("a second gateway");
+    second
+        .ready(&pipeline.client, &format!("{url}/ready"))
+        .await
+        .expect("the second gateway is ready");
+    let urls = [pipeline.url("ingest").to_owned(), url];
+    let send = async |url: &str, count: usize, from: &str| {
+        let headers = [("x-write-key", pipeline.write_key.as_str())];
+        let url = format!("{url}/v1/batch");
+        pipeline
+            .client
+            .post(&url, &headers, batch(count, from).to_string())
+            .await
+    };
+    let answered = async |url: &str, count: usize, from: &str, status: u16| {
+        let answered = until("the answer", PATIENCE, || async {
+            Ok((send(url, count, from).await?.status == status).then_some(()))
+        });
+        answered
+            .await
+            .unwrap_or_else(|error| panic!("{status} from {url}: {error:#}"));
+    };
+    let set = async |rate: &str, burst: &str| {
+        let set = [
+            "workspace",
+            "set",
+            &pipeline.name,
+            "--events-per-second",
+            rate,
+            "--burst",
+            burst,
+        ];
+        assert_eq!(pipeline.millctl(&set).await.unwrap()["told"], true);
+    };
+    for (url, from) in urls.iter().zip(["a", "b"]) {
+        assert_eq!(send(url, 250, from).await.unwrap().status, 200);
+    }
+    assert_eq!(send(&urls[0], 400, "c").await.unwrap().status, 429);
+    set("20000", "100000").await;
+    for (url, from) in urls.iter().zip(["d", "e"]) {
+        answered(url, 4_000, from, 200).await;
+    }
+    set("1", "1").await;
+    for url in &urls {
+        answered(url, 2, "f", 429).await;
+    }
+}
+
+#[tokio::test]
+async fn guests_of_one_network_are_limited_together_and_those_of_another_are_not_harmed() {
+    let settings = vec![
+        ("MILLRACE__GUESTS__NETWORK__MARK", "2".to_owned()),
+        ("MILLRACE__GUESTS__NETWORK__REFUSE", "3".to_owned()),
+        ("MILLRACE__HTTP__TRUSTED_PROXIES", "127.0.0.0/8".to_owned()),
+    ];
+    let pipeline = start(settings).await;
+    let browser = browser_key(&pipeline).await;
+    let url = format!("{}/v1/track", pipeline.url("ingest"));
+    let mut taken = BTreeSet::new();
+    // Every request comes from another person; a /24 and a /64 are one network each.
+    for (number, (ip, status)) in [
+        ("198.51.100.1", 200),
+        ("198.51.100.2", 200),
+        ("198.51.100.77", 200),
+        ("198.51.100.1", 429),
+        ("198.51.100.200", 429),
+        ("198.51.101.1", 200),
+        ("2001:db8:0:1::1", 200),
+        ("2001:db8:0:1:ffff::2", 200),
+        ("2001:db8:0:1::3", 200),
+        ("2001:db8:0:1:1::4", 429),
+        ("2001:db8:0:2::1", 200),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let headers = [("x-write-key", browser.as_str()), ("x-forwarded-for", ip)];
+        let id = format!("m-{number}");
+        let event = json!({ "event": "Sent", "messageId": id, "anonymousId": format!("guest-{number}") });
+        let answer = pipeline
+            .client
+            .post(&url, &headers, event.to_string())
+            .await
+            .unwrap();
+        assert_eq!(answer.status, status, "{number} {ip}: {}", answer.body);
+        if status == 200 {
+            taken.insert(id);
+        }
+    }
+    let events = all_arrived(&pipeline, &taken).await;
+    let marked: Vec<&str> = events
+        .iter()
+        .filter(|(_, records)| {
+            let record = records.values().next().unwrap();
+            let marks = Ingest::read(&record.value).unwrap().marks;
+            marks.iter().any(|mark| mark.as_str() == "guest_rate")
+        })
+        .map(|(id, _)| id.as_str())
+        .collect();
+    assert_eq!(marked, ["m-2", "m-8"]);
 }

@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result};
 use millrace_store::Workspaces;
-use millrace_store::workspaces::NewWorkspace;
+use millrace_store::limits::Rate;
+use millrace_store::workspaces::{Change, Limits, NewWorkspace, Tier};
 use millrace_warehouse::{Database, Layout, TableName};
 use serde_json::{Value, json};
 
-use crate::cli::Workspace;
+use super::fields::untold;
+use crate::cli::{SetWorkspace, Workspace};
 use crate::output::Answer;
 use crate::parts::Parts;
 
@@ -54,6 +56,7 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
                 format!("{workspace} ({id}) is {state}; its rows go to {database}.{table}"),
             )
         }
+        Workspace::Set(set) => self::set(set, parts, &workspaces).await,
         Workspace::List => {
             let listed = workspaces.list().await?;
             let rows: Vec<Vec<String>> = listed
@@ -64,6 +67,7 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
                         one.id.to_string(),
                         one.organization.to_string(),
                         one.tier.to_string(),
+                        allowed(one.tier, &one.limits),
                     ]
                 })
                 .collect();
@@ -78,10 +82,58 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
                 .collect();
             Answer::table(
                 json!({ "workspaces": objects }),
-                &["NAME", "ID", "ORGANIZATION", "TIER"],
+                &["NAME", "ID", "ORGANIZATION", "TIER", "LIMITS"],
                 &rows,
             )
         }
+    }
+}
+
+async fn set(set: SetWorkspace, parts: &Parts, workspaces: &Workspaces) -> Result<Answer> {
+    let change = Change {
+        tier: set.tier,
+        events_per_second: set.events_per_second,
+        events_per_day: set.events_per_day,
+        burst: set.burst,
+    };
+    let (before, after) = workspaces.set(&set.workspace, change, set.dry_run).await?;
+    let told = match set.dry_run {
+        true => None,
+        false => Some(parts.tell_changed(&after.id).await),
+    };
+    let object = json!({
+        "workspace": after.id, "name": after.name, "dry_run": set.dry_run,
+        "before": { "tier": before.tier, "limits": before.limits },
+        "after": { "tier": after.tier, "limits": after.limits },
+        "told": told.as_ref().map(Result::is_ok),
+    });
+    let (name, tier, may) = (&after.name, after.tier, allowed(after.tier, &after.limits));
+    let line = match &told {
+        None => format!(
+            "{name} would be {tier}: {may}; it is {}: {}",
+            before.tier,
+            allowed(before.tier, &before.limits)
+        ),
+        Some(told) => format!("{name} is {tier}: {may}{}", untold(told)),
+    };
+    Answer::new(object, line)
+}
+
+/// What a workspace may send.
+fn allowed(tier: Tier, limits: &Limits) -> String {
+    let rate = Rate::of(tier, limits);
+    let parts = [
+        (rate.per_second, "events/s"),
+        (rate.burst, "in 5 s"),
+        (rate.per_day, "a day"),
+    ];
+    let said: Vec<_> = parts
+        .into_iter()
+        .filter_map(|(limit, what)| Some(format!("{} {what}", limit?)))
+        .collect();
+    match said.as_slice() {
+        [] => "no limits".to_owned(),
+        said => said.join(", "),
     }
 }
 

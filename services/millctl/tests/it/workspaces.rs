@@ -4,6 +4,8 @@ use millrace_store::{Chains, Keys, Tokens};
 use millrace_warehouse::layout::DEDUPLICATION_WINDOW;
 use millrace_warehouse::{Database, TableName};
 
+use serde_json::{Value, json};
+
 use crate::installation::{Installation, field};
 
 #[tokio::test]
@@ -114,5 +116,62 @@ async fn a_token_opens_until_it_is_revoked() {
         tokens.verify(field(&shown, "token")).await.expect("an answer"),
         None
     );
+    installation.clean().await;
+}
+
+#[tokio::test]
+async fn the_limits_of_a_workspace_are_set_one_by_one_and_given_back_to_its_tier() {
+    let (installation, made) = Installation::with_workspace().await;
+    let name = installation.name.as_str();
+    let set = |arguments: &[&str]| {
+        let set = installation.json(&[&["workspace", "set", name], arguments].concat());
+        assert_eq!(set["workspace"], made["workspace"]);
+        (set["before"].clone(), set["after"].clone())
+    };
+    let state = |tier: &str, limits: Value| json!({ "tier": tier, "limits": limits });
+    let none = || json!({});
+    let tried = set(&["--tier", "pro", "--burst", "9", "--dry-run"]);
+    let wanted = state("pro", json!({ "burst": 9 }));
+    assert_eq!(tried, (state("default", none()), wanted.clone()), "a dry run");
+    assert_eq!(
+        set(&["--tier", "pro", "--burst", "9"]),
+        (state("default", none()), wanted.clone())
+    );
+    // A limit that a newer version knows.
+    let client = installation.database.client().await.expect("a connection");
+    client
+        .execute("UPDATE workspaces SET limits = limits || '{\"bytes\": 7}'", &[])
+        .await
+        .expect("updated");
+    let both = state("pro", json!({ "events_per_day": 70, "burst": 9 }));
+    assert_eq!(set(&["--events-per-day", "70"]), (wanted, both));
+    assert_eq!(
+        set(&["--burst", "tier", "--events-per-day", "tier"]).1,
+        state("pro", none())
+    );
+    let row = client
+        .query_one("SELECT limits::text FROM workspaces", &[])
+        .await
+        .expect("one workspace");
+    assert_eq!(
+        row.get::<_, String>(0),
+        "{\"bytes\": 7}",
+        "what is not known stays"
+    );
+    let listed = installation.text(&["workspace", "list"]);
+    assert!(
+        listed.contains("500 events/s, 2500 in 5 s, 10000000 a day"),
+        "{listed}"
+    );
+    for (arguments, expected) in [
+        (&["--burst", "0"][..], "a number of events from 1"),
+        (&[][..], "required"),
+        (&["--tier", "gold"][..], "enterprise"),
+    ] {
+        let (_, said) = installation.failure(&[&["workspace", "set", name], arguments].concat());
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    let (_, said) = installation.failure(&["workspace", "set", "nobody", "--tier", "pro"]);
+    assert!(said.contains("nobody"), "{said}");
     installation.clean().await;
 }
