@@ -34,6 +34,8 @@ pub struct Sent {
     pub oracle: Oracle,
     /// Events in requests that were sent again.
     pub again: AtomicU64,
+    /// Events that ingest knew already, as it answered batches; other routes do not say.
+    pub duplicates: AtomicU64,
 }
 
 /// Sends about `rate` events a second from number `first` on until `end`, then waits for the last answers.
@@ -122,6 +124,8 @@ async fn until_acknowledged(
                 if answered["success"] != true || answered.get("rejected").is_some() {
                     bail!("{path} was answered 200 with {}", answer.body);
                 }
+                let known = answered["duplicates"].as_u64().unwrap_or(0);
+                sent.duplicates.fetch_add(known, Ordering::Relaxed);
                 for n in numbers {
                     sent.oracle.acknowledged(*n);
                 }

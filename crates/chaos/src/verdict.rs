@@ -3,6 +3,7 @@
 mod log;
 mod report;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -75,7 +76,8 @@ pub async fn settled(pipeline: &Pipeline, sent: &Sent, patience: Duration) -> Re
 pub async fn judge(pipeline: &Pipeline, sent: &Sent) -> Result<Report> {
     let mut report = Report {
         accepted: sent.oracle.acknowledged_count(),
-        sent_again: sent.again.load(std::sync::atomic::Ordering::Relaxed),
+        sent_again: sent.again.load(Ordering::Relaxed),
+        known: sent.duplicates.load(Ordering::Relaxed),
         ..Report::default()
     };
     let table = sent
@@ -128,7 +130,27 @@ pub async fn judge(pipeline: &Pipeline, sent: &Sent) -> Result<Report> {
     if status != Some(0) {
         report.name("the audit's findings", [answer.to_string()]);
     }
+    report.violations.extend(control(pipeline, sent).await?);
     Ok(report)
+}
+
+/// The control of the oracle itself: what is spoilt by hand must be found. Spoils the table, so it comes last.
+async fn control(pipeline: &Pipeline, sent: &Sent) -> Result<Option<String>> {
+    const DELETED: u64 = 1;
+    const DOUBLED: u64 = 2;
+    let table = &pipeline.table;
+    for sql in [
+        format!("ALTER TABLE {table} DELETE WHERE message_id = 'm-{DELETED}' SETTINGS mutations_sync = 1"),
+        format!("INSERT INTO {table} SELECT * FROM {table} WHERE message_id = 'm-{DOUBLED}'"),
+    ] {
+        pipeline.execute(&sql).await?;
+    }
+    let found = sent
+        .oracle
+        .check_those(pipeline, |n| Fate::of(n).is_stored())
+        .await?;
+    let seen = found.missing.contains(&DELETED) && found.repeated.contains(&DOUBLED);
+    Ok((!seen).then(|| format!("the oracle did not see what was spoilt by hand: {found:?}")))
 }
 
 /// Persons whose events do not have rising numbers in the order of the log.

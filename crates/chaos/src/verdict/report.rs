@@ -20,6 +20,8 @@ pub struct Report {
     pub accepted: u64,
     /// Events that clients sent again because an answer was missing or refused.
     pub sent_again: u64,
+    /// Events of these that ingest said it had already.
+    pub known: u64,
     /// Events in the table, once, as they were sent.
     pub stored: u64,
     /// Events dropped by their function.
@@ -64,6 +66,7 @@ impl Report {
             "steps": self.tally.steps,
             "accepted": self.accepted,
             "sent_again": self.sent_again,
+            "known_to_ingest": self.known,
             "stored": self.stored,
             "dropped": self.dropped,
             "retried": self.retried,
@@ -90,6 +93,7 @@ impl fmt::Display for Report {
         line("named steps hit", total(&self.tally.steps))?;
         line("accepted", self.accepted)?;
         line("  sent again by clients", self.sent_again)?;
+        line("  of these known to ingest, and removed there", self.known)?;
         line("stored, once and unaltered", self.stored)?;
         line("dropped by the function", self.dropped)?;
         line("dead letters", self.dead)?;
