@@ -1,4 +1,5 @@
 //! A minute of chaos. Ten and more are `./dev prove chaos --minutes 10`.
+#![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
 mod table;
 
