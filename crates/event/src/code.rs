@@ -137,6 +137,8 @@ closed_list! {
         RateLimited = "rate_limited",
         /// The journal cannot take more.
         JournalFull = "journal_full",
+        /// Kafka has not taken the events in time; a repeat learns whether it has.
+        Unacknowledged = "unacknowledged",
         /// The key cannot be looked up now.
         KeyLookupUnavailable = "key_lookup_unavailable",
         /// The process is shutting down.

@@ -54,7 +54,7 @@ pub use outcome::{Accepted, Refusal, Rejected, Trail};
 pub use time::Clocks;
 pub use types::Fields;
 
-pub(crate) use acceptance::Acceptance;
+pub(crate) use acceptance::{Acceptance, KafkaFirst};
 pub(crate) use keys::Keys;
 pub(crate) use limit::RateLimits;
 pub(crate) use settle::settle;

@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 use crate::Config;
 use crate::http::{Handler, Server};
 use crate::journal::ship::{self, Shipper};
-use crate::journal::{Health, Journal, Topic};
+use crate::journal::{Accept, Health, Journal, Topic};
 use crate::metrics::Metrics;
-use crate::pipeline::{Acceptance, Keys, Pipeline, RateLimits, Types, settle};
+use crate::pipeline::{Acceptance, KafkaFirst, Keys, Pipeline, RateLimits, Types, settle};
 use crate::usage::Usage;
 
 /// How long the start waits for Kafka to say how many partitions there are.
@@ -136,7 +136,18 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
 
     let reader = journal.reader();
     reader.hold_recovered(true);
-    let settling = settle(dedup.clone(), reader.clone(), recovered, config.dedup.pending);
+    let settling = {
+        let settling = settle(dedup.clone(), reader.clone(), recovered, config.dedup.pending);
+        // A repeat of what an earlier process kept is answered 200 once it is settled.
+        let kafka_first = config.journal.accept == Accept::Kafka;
+        let journal = Arc::clone(&journal);
+        async move {
+            if kafka_first {
+                journal.recovered_acknowledged().await;
+            }
+            settling.await;
+        }
+    };
     background.spawn(end.clone().run_until_cancelled_owned(settling));
     background.spawn(
         end.clone()
@@ -178,6 +189,10 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         dedup,
         types: Arc::clone(&types),
         wait: config.dedup.wait,
+        kafka: (config.journal.accept == Accept::Kafka).then_some(KafkaFirst {
+            timeout: config.journal.accept_timeout,
+            backlog: config.journal.accept_backlog,
+        }),
         metrics: metrics.clone(),
     };
     let tasks = TaskTracker::new();

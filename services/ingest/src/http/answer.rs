@@ -163,9 +163,10 @@ pub(super) const fn status(code: IngestCode) -> StatusCode {
             StatusCode::PAYLOAD_TOO_LARGE
         }
         IngestCode::LateEvent | IngestCode::MissingField => StatusCode::UNPROCESSABLE_ENTITY,
-        IngestCode::RateLimited | IngestCode::JournalFull | IngestCode::KeyLookupUnavailable => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        IngestCode::RateLimited
+        | IngestCode::JournalFull
+        | IngestCode::Unacknowledged
+        | IngestCode::KeyLookupUnavailable => StatusCode::TOO_MANY_REQUESTS,
         IngestCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

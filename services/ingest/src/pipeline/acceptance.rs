@@ -4,6 +4,7 @@
 //! away events are accepted and counted.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +60,18 @@ pub(crate) struct Acceptance {
     pub(crate) types: Arc<Types>,
     /// How long a copy waits for an event that is being accepted.
     pub(crate) wait: Duration,
+    /// Where an answer waits for Kafka.
+    pub(crate) kafka: Option<KafkaFirst>,
     pub(crate) metrics: Metrics,
+}
+
+/// An answer of 200 says that Kafka has the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KafkaFirst {
+    /// How long it waits for that.
+    pub(crate) timeout: Duration,
+    /// How many records may wait.
+    pub(crate) backlog: u64,
 }
 
 impl Acceptance {
@@ -75,6 +87,14 @@ impl Acceptance {
         reply: oneshot::Sender<Result<Counts, Refusal>>,
     ) {
         let all = candidates.len();
+        if let Some(kafka) = self.kafka
+            && self.journal.depth().records >= kafka.backlog
+        {
+            return answer(
+                reply,
+                Err(unacknowledged("too many events wait for kafka, nothing was kept")),
+            );
+        }
         let fresh = match self.fresh(&key.workspace, candidates).await {
             Ok(fresh) => fresh,
             Err(refusal) => return answer(reply, Err(refusal)),
@@ -91,14 +111,37 @@ impl Acceptance {
             rejected,
         };
         let appended = match entries.is_empty() {
-            true => Ok(()),
-            false => self.journal.append(entries).await.map(drop),
+            true => Ok(Vec::new()),
+            false => self.journal.append(entries).await,
         };
         // Free again for the event as it should be.
         self.release(&key.workspace, &refused).await;
-        if let Err(error) = appended {
-            self.release(&key.workspace, &ids).await;
-            return answer(reply, Err(refusal_of(error)));
+        let identities = match appended {
+            Ok(identities) => identities,
+            Err(error) => {
+                // After a failed sync the events may be found in the journal: the next start settles their ids.
+                if error != AppendError::Failed {
+                    self.release(&key.workspace, &ids).await;
+                }
+                return answer(reply, Err(refusal_of(error)));
+            }
+        };
+        let mut reply = Some(reply);
+        if let Some(KafkaFirst { timeout, .. }) = self.kafka {
+            let mut acknowledged = pin!(self.journal.acknowledged(&identities));
+            if tokio::time::timeout(timeout, &mut acknowledged).await.is_err() {
+                // The journal has them and Kafka will: ids stay reserved meanwhile, a repeat after that is a
+                // duplicate and answered 200.
+                if let Some(reply) = reply.take() {
+                    answer(
+                        reply,
+                        Err(unacknowledged(
+                            "kafka has not acknowledged the events yet, send them again",
+                        )),
+                    );
+                }
+                acknowledged.await;
+            }
         }
         self.metrics
             .accepted
@@ -106,7 +149,9 @@ impl Acceptance {
         self.metrics
             .duplicates
             .inc_by(u64::try_from(counts.duplicates).unwrap_or(u64::MAX));
-        answer(reply, Ok(counts));
+        if let Some(reply) = reply {
+            answer(reply, Ok(counts));
+        }
         failpoint!(async "ingest::before_mark");
         self.mark(&key.workspace, window, &ids).await;
     }
@@ -269,6 +314,10 @@ fn answer(reply: oneshot::Sender<Result<Counts, Refusal>>, result: Result<Counts
     if reply.send(result).is_err() {
         tracing::debug!("the client went away before its answer");
     }
+}
+
+fn unacknowledged(message: &'static str) -> Refusal {
+    Refusal::new(IngestCode::Unacknowledged, message)
 }
 
 fn refusal_of(error: AppendError) -> Refusal {

@@ -5,6 +5,7 @@
     reason = "what a test does not expect ends it"
 )]
 
+mod accept;
 mod accounts;
 mod answers;
 mod dedup;
@@ -12,11 +13,13 @@ mod durability;
 mod edge;
 mod keys;
 mod kills;
+mod orphan;
 mod poison;
 mod process;
 mod rates;
 mod rules;
 mod shipping;
+mod stores;
 mod times;
 mod traces;
 mod types;
