@@ -80,7 +80,7 @@ def millctl(arguments: List[str]) -> None:
     parts = Parts(Layout.local())
     rust.cargo(["build", "--quiet", "-p", "millrace-millctl"])
     program = str(rust.binary("millctl"))
-    os.execve(program, [program, *arguments], {**os.environ, **parts.settings(workspace.USED_BY_MILLCTL)})
+    os.execve(program, [program, *arguments], {**os.environ, **workspace.settings(parts)})
 
 
 def cargo(arguments: List[str]) -> None:

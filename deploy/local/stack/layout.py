@@ -56,6 +56,11 @@ class Layout:
         return self.base / "demo.json"
 
     @property
+    def secrets_key(self) -> Path:
+        """What secrets of workspaces are sealed under."""
+        return self.base / "secrets.key"
+
+    @property
     def lock(self) -> Path:
         self.base.mkdir(parents=True, exist_ok=True)
         return self.base / "lock"

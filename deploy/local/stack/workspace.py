@@ -18,8 +18,19 @@ BROWSER_ORIGIN = "http://localhost"
 KEYS = ("workspace", "write_key", "browser_key", "service_token", "table")
 
 
+def settings(parts: Parts) -> Dict[str, str]:
+    """The environment of millctl."""
+    return {
+        **parts.settings(USED_BY_MILLCTL),
+        "MILLRACE__SECRETS__KEY_FILE": os.fspath(parts.layout.secrets_key),
+    }
+
+
 def prepare(parts: Parts) -> None:
     """Applies migrations and topics, and makes the workspace with its keys if it is not there."""
+    if not parts.layout.secrets_key.exists():
+        with console.step("making the key of secrets", quiet=True):
+            millctl(parts, ["secret", "init-key"])
     databases = _running(parts, "postgres", "migrations are not applied") and _running(
         parts, "clickhouse", "migrations are not applied"
     )
@@ -40,7 +51,7 @@ def millctl(parts: Parts, arguments: List[str]) -> str:
         done = subprocess.run(
             [str(rust.binary("millctl")), *arguments],
             cwd=ROOT,
-            env={**os.environ, **parts.settings(USED_BY_MILLCTL)},
+            env={**os.environ, **settings(parts)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -84,8 +84,13 @@ class Ingest(Service):
 class Rotor(Service):
     name = "rotor"
     port_names = ["rotor"]
-    uses = ("kafka", "postgres")
+    uses = ("kafka", "postgres", "redis")
     listen_setting = "MILLRACE__ADMIN__LISTEN"
+
+    def command(self) -> Command:
+        command = super().command()
+        command.environment["MILLRACE__SECRETS__KEY_FILE"] = os.fspath(self.layout.secrets_key)
+        return command
 
 
 class Bulker(Service):
