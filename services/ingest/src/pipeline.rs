@@ -31,6 +31,8 @@ mod rules;
 mod seal;
 mod settle;
 mod snapshot;
+#[doc(hidden)]
+pub mod steps;
 mod time;
 mod types;
 

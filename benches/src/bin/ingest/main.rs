@@ -10,6 +10,7 @@ mod gateway;
 mod limit;
 mod phases;
 mod report;
+mod steps;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +45,9 @@ struct Arguments {
     /// Leave out the overload.
     #[arg(long)]
     no_overload: bool,
+    /// Sample the gateway with Linux's `perf` for the share of each step; two phases more.
+    #[arg(long)]
+    steps: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,

@@ -11,6 +11,7 @@ use crate::Arguments;
 use crate::events;
 use crate::gateway::{Gateway, Limit};
 use crate::report::{Cost, Latency, Overload, Report, Server, Shape};
+use crate::steps;
 
 /// How much more than its load the overload is.
 pub(crate) const OVERLOAD: usize = 10;
@@ -18,6 +19,7 @@ pub(crate) const OVERLOAD: usize = 10;
 const OPEN: usize = 256;
 
 /// A server with what the runs need of it.
+#[derive(Clone, Copy)]
 struct Target<'a> {
     server: Server,
     gateway: Option<&'a Gateway>,
@@ -43,7 +45,8 @@ impl Target<'_> {
 
 /// Runs everything.
 pub(crate) async fn run(arguments: &Arguments, core: usize, others: &[usize]) -> Result<Report> {
-    let phases = 6 * arguments.rounds + 2 + if arguments.no_overload { 0 } else { 4 };
+    let overload = if arguments.no_overload { 0 } else { 4 };
+    let phases = 6 * arguments.rounds + 2 + overload + if arguments.steps { 2 } else { 0 };
     let most = arguments.time * u32::try_from(phases).unwrap_or(u32::MAX);
     say(&format!(
         "servers on processor {core}, their load and the stack on {others:?}; about {} s, less where --events end a phase",
@@ -72,10 +75,11 @@ async fn measured(arguments: &Arguments, read: &Limit, durable: &Limit, gateway:
             None => "none:none",
         },
     };
+    let own = target(Server::Gateway, gateway.address, gateway.id, Some(gateway));
     let targets = [
         target(Server::Read, read.address, read.id(), None),
         target(Server::Durable, durable.address, durable.id(), None),
-        target(Server::Gateway, gateway.address, gateway.id, Some(gateway)),
+        own,
     ];
     let mut report = Report::new(&arguments.sync, arguments.rate);
     // Numbers the runs, so that no message id comes twice.
@@ -109,6 +113,20 @@ async fn measured(arguments: &Arguments, read: &Limit, durable: &Limit, gateway:
         say(&format!("  {}", latency.line()));
         report.latencies.push(latency);
     }
+    if arguments.steps {
+        for shape in Shape::ALL {
+            run += 1;
+            let load = own.load(shape, run, arguments.connections);
+            let bound = bound(arguments, shape);
+            let sampled = tokio::join!(
+                steps::sampled(gateway.id, arguments.time),
+                load::closed(&load, bound)
+            );
+            sampled.1?.all_succeeded()?;
+            report.shares.push((shape, sampled.0?));
+            gateway.shipped().await?;
+        }
+    }
     if !arguments.no_overload {
         for shape in Shape::ALL {
             run += 1;
@@ -120,12 +138,16 @@ async fn measured(arguments: &Arguments, read: &Limit, durable: &Limit, gateway:
     Ok(report)
 }
 
-async fn cost(arguments: &Arguments, target: &Target<'_>, shape: Shape, run: u64) -> Result<Cost> {
-    let load = target.load(shape, run, arguments.connections);
-    let bound = Bound {
+fn bound(arguments: &Arguments, shape: Shape) -> Bound {
+    Bound {
         requests: arguments.events / shape.events(),
         time: arguments.time,
-    };
+    }
+}
+
+async fn cost(arguments: &Arguments, target: &Target<'_>, shape: Shape, run: u64) -> Result<Cost> {
+    let load = target.load(shape, run, arguments.connections);
+    let bound = bound(arguments, shape);
     let syncs = async || match target.gateway {
         Some(gateway) => gateway.metric("journal_syncs").await.map(Some),
         None => Ok(None),
@@ -184,10 +206,7 @@ async fn overload(arguments: &Arguments, gateway: &Gateway, shape: Shape, run: u
         key: gateway.key(),
     };
     let mut load = target.load(shape, run, arguments.connections * OVERLOAD);
-    let bound = Bound {
-        requests: arguments.events / shape.events(),
-        time: arguments.time,
-    };
+    let bound = bound(arguments, shape);
     let before = Memory::of(gateway.id)?.resident;
     Memory::forget_peak(gateway.id)?;
     let first = load::closed(&load, bound).await?;

@@ -8,6 +8,7 @@ use millrace_benches::report::{Table, mebibytes, millis, rate};
 use serde::Serialize;
 
 use crate::events::BATCH;
+use crate::steps::Share;
 
 /// Most CPU seconds per million events, single and in batches, and the longest p99 at the rate.
 const TARGETS: (f64, f64, Duration) = (25.0, 9.0, Duration::from_millis(5));
@@ -185,6 +186,7 @@ pub(crate) struct Report {
     pub(crate) costs: Vec<Cost>,
     pub(crate) latencies: Vec<Latency>,
     pub(crate) overloads: Vec<Overload>,
+    pub(crate) shares: Vec<(Shape, Vec<Share>)>,
 }
 
 impl Report {
@@ -196,6 +198,7 @@ impl Report {
             costs: Vec::new(),
             latencies: Vec::new(),
             overloads: Vec::new(),
+            shares: Vec::new(),
         }
     }
 
@@ -211,9 +214,29 @@ impl Report {
             text.push('\n');
             text.push_str(&self.over());
         }
+        for (shape, shares) in &self.shares {
+            text.push('\n');
+            text.push_str(&self.steps(*shape, shares));
+        }
         text.push('\n');
         text.push_str(&self.verdicts().text());
         text
+    }
+
+    fn steps(&self, shape: Shape, shares: &[Share]) -> String {
+        let title = format!("millrace-ingest, {}: where the CPU goes", shape.name());
+        let mut table = Table::new(title, &["step", "share", "CPU s/M"]);
+        let cost = self
+            .median(Server::Gateway, shape)
+            .map_or(0.0, Cost::seconds_per_million);
+        for share in shares {
+            table.row([
+                share.step.to_owned(),
+                format!("{:.1} %", share.share * 100.0),
+                format!("{:.2}", share.share * cost),
+            ]);
+        }
+        table.text()
     }
 
     /// The round in the middle, by CPU.

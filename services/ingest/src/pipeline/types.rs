@@ -95,6 +95,18 @@ pub(super) struct Said {
     guest: Guest,
 }
 
+impl Said {
+    /// The fields that nothing is known about.
+    pub(super) fn into_unknown(self) -> Vec<(String, FieldType)> {
+        self.unknown
+    }
+
+    /// Whether every field is known and of its type.
+    pub(super) fn fits(&self) -> bool {
+        self.unknown.is_empty() && self.fault.is_none()
+    }
+}
+
 /// The types of fields, with all that they need.
 #[derive(Debug)]
 pub(crate) struct Types {
