@@ -93,9 +93,9 @@ enum Event<'a> {
 
 /// Why an event does not go on through the chain.
 enum Interrupted {
-    Fault(Fault),
+    Fault(Box<Fault>),
     /// A function asked for another try, with the event as it got it where that is known.
-    Retry(Fault, Option<Duration>, Option<Rc<str>>),
+    Retry(Box<Fault>, Option<Duration>, Option<Rc<str>>),
     /// The isolate was terminated.
     Stopped,
 }
@@ -139,9 +139,9 @@ impl Isolate {
         self.watch.disarm();
         Some(match outcome {
             Ok(outcome) => outcome,
-            Err(Interrupted::Fault(fault)) => Outcome::dead_letter(fault),
+            Err(Interrupted::Fault(fault)) => Outcome::dead_letter(*fault),
             // `through` says where the chain goes on.
-            Err(Interrupted::Retry(fault, after, _)) => Outcome::retry(fault, after.map(millis)),
+            Err(Interrupted::Retry(fault, after, _)) => Outcome::retry(*fault, after.map(millis)),
             Err(Interrupted::Stopped) if cut_short && self.stopped.get() == Some(Stopped::Wall) => {
                 return None;
             }
@@ -224,17 +224,17 @@ impl Isolate {
                     Err(Interrupted::Retry(fault, after, kept)) => {
                         // With others beside it the chain cannot go on here without losing them.
                         let kept = kept.filter(|_| alone && position > 0);
-                        return Ok(retry(position, fault, after, kept.as_deref()));
+                        return Ok(retry(position, *fault, after, kept.as_deref()));
                     }
                     Err(interrupted) => return Err(interrupted),
                 }
                 if next.len() > self.limits.outputs {
                     let text = value::too_many(self.limits.outputs);
-                    return Err(Interrupted::Fault(self.parts.blame(
+                    return Err(Interrupted::Fault(Box::new(self.parts.blame(
                         position,
                         FunctionCode::OutputLimit,
                         text,
-                    )));
+                    ))));
                 }
             }
             if next.is_empty() {
@@ -297,7 +297,7 @@ impl Isolate {
                 Err(Interrupted::Retry(fault, None, kept))
             }
             (Err(Interrupted::Fault(fault)), OnError::Drop) if retriable(&fault) => {
-                Ok(Passed::Dropped(fault))
+                Ok(Passed::Dropped(*fault))
             }
             (Err(Interrupted::Fault(fault)), OnError::Pass) if retriable(&fault) => {
                 Ok(Passed::Events(vec![kept.map_or(event, Event::Written)]))
@@ -365,11 +365,11 @@ impl Isolate {
             Settled::Yes => {}
             Settled::Never => {
                 let text = "its promise can never settle";
-                return Err(Interrupted::Fault(self.parts.blame(
+                return Err(Interrupted::Fault(Box::new(self.parts.blame(
                     position,
                     FunctionCode::Unsettled,
                     text,
-                )));
+                ))));
             }
             Settled::TooLate => {
                 self.stopped.set(Stopped::Wall);
@@ -397,7 +397,7 @@ impl Isolate {
         v8::tc_scope!(let scope, scope);
         let done = work(scope, &self.parts);
         if let Some(done) = done {
-            return done.map_err(Interrupted::Fault);
+            return done.map_err(|fault| Interrupted::Fault(Box::new(fault)));
         }
         if scope.has_terminated() || scope.is_execution_terminating() {
             return Err(Interrupted::Stopped);
@@ -414,11 +414,11 @@ impl Isolate {
             // The engine gave up without an exception: a string longer than it can hold.
             None => {
                 let text = "a value is larger than the engine holds";
-                Err(Interrupted::Fault(self.parts.blame(
+                Err(Interrupted::Fault(Box::new(self.parts.blame(
                     position,
                     FunctionCode::OutputLimit,
                     text,
-                )))
+                ))))
             }
         }
     }

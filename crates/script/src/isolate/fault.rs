@@ -34,9 +34,9 @@ pub(super) fn interruption<'s>(
     match retry_after.call(scope, this, &[exception]) {
         Some(after) if after.is_string() => {
             let after = after.to_rust_string_lossy(scope);
-            Interrupted::Retry(fault, duration(&after), None)
+            Interrupted::Retry(Box::new(fault), duration(&after), None)
         }
-        _ => Interrupted::Fault(fault),
+        _ => Interrupted::Fault(Box::new(fault)),
     }
 }
 
