@@ -86,12 +86,18 @@ impl Warehouse {
         if places.is_empty() {
             return Ok(Vec::new());
         }
+        let databases: BTreeSet<_> = places.iter().map(|(database, _)| database).collect();
+        let names: BTreeSet<_> = places.iter().map(|(_, name)| name).collect();
+        // By pairs alone the server would look at every table that it has.
         let query = self
             .client()
             .query(
                 "SELECT database, name, engine, engine_full, dependencies_database, dependencies_table, \
-                 target_database, target_table FROM system.tables WHERE (database, name) IN ?",
+                 target_database, target_table FROM system.tables \
+                 WHERE database IN ? AND name IN ? AND (database, name) IN ?",
             )
+            .bind(databases.into_iter().collect::<Vec<_>>())
+            .bind(names.into_iter().collect::<Vec<_>>())
             .bind(places);
         self.bounded(query.fetch_all()).await
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use millrace_event::topic::Topics;
 use millrace_kafka::producer::Producer;
+use millrace_ledger::metadata::table_hash;
 use millrace_ledger::{BadRow, Rows, Token};
 use millrace_service::failpoint;
 use millrace_warehouse::{Block, Insert, Layout, Outcome, Schema, TableName, Warehouse, journals, outcomes};
@@ -35,6 +36,8 @@ use trial::Trial;
 
 /// Schemas kept; past it all are forgotten and read again.
 const MOST_SCHEMAS: usize = 10_000;
+/// Tables that are made or read at once, at most.
+const STRIPES: usize = 16;
 
 /// Writes chunks.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub struct Writer {
     /// Whose turn it is to gather a predecessor's plan beyond its share of memory: one partition's.
     pub recovering: Semaphore,
     schemas: Mutex<HashMap<TableName, Arc<Schema>>>,
+    /// Turns at making and reading tables, by the table's hash.
+    turns: [tokio::sync::Mutex<()>; STRIPES],
     /// Tables that were given up, and when each may be tried again.
     broken: Mutex<HashMap<TableName, Instant>>,
 }
@@ -142,6 +147,7 @@ impl Writer {
             pace: Pace::new(configuration.insert.per_second, partitions),
             recovering: Semaphore::new(1),
             schemas: Mutex::default(),
+            turns: Default::default(),
             broken: Mutex::default(),
         })
     }
@@ -362,7 +368,15 @@ impl Writer {
             return Ok(schema);
         }
         loop {
-            match self.warehouse.create_table(table, &Layout::default()).await {
+            // One partition makes or reads it, the others have it from here.
+            let turn = self.turn_to_read(table).lock().await;
+            let known = self.schemas().get(table).map(Arc::clone);
+            if let Some(schema) = known {
+                return Ok(schema);
+            }
+            let made = self.warehouse.create_table(table, &Layout::default()).await;
+            drop(turn);
+            match made {
                 Ok(schema) => {
                     let schema = Arc::new(schema);
                     self.learn(table, &schema);
@@ -371,6 +385,11 @@ impl Writer {
                 Err(error) => trial.failed(&error, "a table cannot take events").await?,
             }
         }
+    }
+
+    fn turn_to_read(&self, table: &TableName) -> &tokio::sync::Mutex<()> {
+        let stripe = table_hash(&table.to_string()) % STRIPES as u64;
+        &self.turns[usize::try_from(stripe).unwrap_or(0)]
     }
 
     fn learn(&self, table: &TableName, schema: &Arc<Schema>) {

@@ -49,14 +49,16 @@ async fn held(bench: &Bench) -> anyhow::Result<Vec<(u64, u64)>> {
 }
 
 async fn until_held(bench: &Bench, what: &str, wanted: impl Fn(u64) -> u64) {
-    let mut last = Vec::new();
-    for _ in 0..PATIENCE.as_millis() / 100 {
-        last = held(bench).await.unwrap_or_default();
-        if (0..).zip(&last).all(|(n, (rows, _))| *rows >= wanted(n)) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let last = std::cell::RefCell::new(Vec::new());
+    let complete = until(what, PATIENCE, || async {
+        let held = held(bench).await?;
+        let all = (0..).zip(&held).all(|(n, (rows, _))| *rows >= wanted(n));
+        *last.borrow_mut() = held;
+        Ok(all.then_some(()))
+    });
+    // What is missing shows below.
+    complete.await.ok();
+    let last = last.into_inner();
     let wanted: Vec<_> = (0..TABLES).map(|n| (wanted(n), wanted(n))).collect();
     assert_eq!(
         last,
