@@ -119,7 +119,21 @@ pub fn settled(incoming: &Incoming<'_>, wrapping: &Wrapping<'_>) -> (Verdict, Ou
                         FunctionCode::OutputLimit,
                         "a row that came back does not fit in a record",
                     );
-                    aside(incoming, &fault, wrapping)
+                    // Its table stays, so that the bulker knows which row it decides about; the event stays where it
+                    // was read.
+                    let named = Output {
+                        event: RawValue::NULL,
+                        ..row.output.clone()
+                    };
+                    let mut reason = reason(&fault);
+                    reason.message =
+                        Text::from(format!("{}; it is at {}", fault.message, incoming.whereabouts()));
+                    let decision = Decision {
+                        outputs: vec![named],
+                        reason: Some(reason),
+                        ..Decision::bare(Verdict::DeadLetter)
+                    };
+                    refused(incoming, decision, wrapping)
                 }
             }
         }

@@ -154,6 +154,34 @@ async fn a_record_that_is_no_envelope_goes_to_the_dead_letters_untouched() {
 }
 
 #[tokio::test]
+async fn a_row_that_the_rotor_set_aside_on_its_second_way_is_one_dead_letter_however_often_it_comes() {
+    let bench = Bench::start(vec![]).await;
+    let aside = |seq| {
+        let target = (bench.pipeline.table.as_str(), Some(3));
+        bench.write(id(0, seq), 2, Verdict::DeadLetter, target, &["null"])
+    };
+    bench.send(0, vec![aside(0), aside(0)]).await;
+    bench.send(0, bench.events(0, 1, 1)).await;
+    bench
+        .pipeline
+        .rows(1, PATIENCE)
+        .await
+        .expect("the next one arrives");
+    bench.send(0, vec![aside(0), aside(2)]).await;
+    bench.send(0, bench.events(0, 3, 1)).await;
+    bench
+        .pipeline
+        .rows(2, PATIENCE)
+        .await
+        .expect("the next one arrives");
+    let letters = dead_letters(&bench, 2).await;
+    let headers = |n: usize| &letters[n].headers;
+    assert_eq!(headers(0).text(header::ID), Some(id(0, 0).to_string().as_str()));
+    assert_eq!(headers(1).text(header::ID), Some(id(0, 2).to_string().as_str()));
+    assert_eq!(headers(0).text(header::ERROR_CODE), Some("output_limit"));
+}
+
+#[tokio::test]
 async fn one_event_may_become_several_rows_or_none() {
     let bench = Bench::start(vec![]).await;
     let event = |n: u32| format!(r#"{{"type":"track","event":"Split","properties":{{"n":{n}}}}}"#);

@@ -12,10 +12,11 @@ mod recovery;
 mod round;
 mod stall;
 mod steps;
+mod system;
 
 use std::time::Duration;
 
-use millrace_event::envelope::{Envelope as _, Origin, Output, Text, Transformed, V1};
+use millrace_event::envelope::{Envelope as _, Origin, Output, Reason, Text, Transformed, V1};
 use millrace_event::header::{self, Headers};
 use millrace_event::{Identity, JournalId, Timestamp, Verdict};
 use millrace_kafka::producer::Producer;
@@ -104,7 +105,14 @@ impl Bench {
                 })
                 .collect(),
             sub,
-            reason: None,
+            reason: (verdict == Verdict::DeadLetter).then(|| Reason {
+                code: Text::from("output_limit"),
+                message: Text::from("too large"),
+                field: None,
+                function: None,
+                function_version: None,
+                stack: None,
+            }),
             resume: None,
             retry_after_ms: None,
             original: None,

@@ -1,6 +1,8 @@
 //! From outcomes to records, without a process.
 
-use millrace_event::envelope::{Envelope as _, Transformed};
+use millrace_event::envelope::{
+    Envelope as _, Origin, Output, Reason, Retry, RowPayload, Stage, Text as Name, Transformed, V1,
+};
 use millrace_event::frame::{Fault, Function, Load, Outcome, Resume, Text};
 use millrace_event::header::{self, Headers};
 use millrace_event::topic::{MAX_RECORD_BYTES, MAX_WRAPPED_BYTES};
@@ -9,7 +11,7 @@ use millrace_kafka::{Outgoing, Record};
 use millrace_rotor::incoming::{Incoming, Place};
 use millrace_rotor::pool::Chain;
 use millrace_rotor::registry::{Tables, Way};
-use millrace_rotor::route::{Taken, Wrapping, aside, ran};
+use millrace_rotor::route::{Taken, Wrapping, aside, ran, settled};
 use serde_json::value::RawValue;
 
 use super::ground::ingest;
@@ -353,4 +355,71 @@ fn key_identity_attempt_and_trace_go_on() {
     assert_eq!(outgoing.headers.text(header::TRACEPARENT), Some("00-a-b-01"));
     let envelope = Transformed::read(&outgoing.value).expect("an envelope");
     assert_eq!(envelope.attempt, 3);
+}
+
+/// A copy of the bulker's for a row of `bytes`.
+fn row_copy(bytes: usize) -> Record {
+    let event = json(&format!("\"{}\"", "x".repeat(bytes)));
+    let now = "2026-11-21T04:00:00.120Z".parse().expect("a time");
+    let row = RowPayload {
+        version: V1,
+        origin: Origin {
+            workspace: Name::from("ws"),
+            source: Name::from("src"),
+            message_id: Name::from("m"),
+            received_at: now,
+            sent_at: None,
+        },
+        output: Output {
+            destination: Name::from("dst"),
+            table: Name::from("db.t"),
+            config_version: 1,
+            event: &event,
+        },
+    };
+    let payload = json(&String::from_utf8(row.to_bytes()).expect("text"));
+    let retry = Retry {
+        version: V1,
+        stage: Stage::Bulker,
+        attempt: 2,
+        due_at: now,
+        resume: None,
+        reason: Reason {
+            code: Name::from("table_failing"),
+            message: Name::from("the table cannot be written"),
+            field: None,
+            function: None,
+            function_version: None,
+            stack: None,
+        },
+        table: Some(Name::from("db.t")),
+        sub: Some(3),
+        payload: &payload,
+    };
+    Record {
+        value: retry.to_bytes(),
+        ..record("{}")
+    }
+}
+
+#[test]
+fn a_row_that_came_back_too_large_is_set_aside_under_its_own_table_and_number_and_says_where_it_is() {
+    let place = Place { retry: true, ..PLACE };
+    let copy = row_copy(MAX_WRAPPED_BYTES);
+    let (verdict, outgoing) = settled(&Incoming::read(&copy, place), &BARE);
+    assert_eq!(verdict, Verdict::DeadLetter);
+    let envelope = Transformed::read(&outgoing.value).expect("an envelope");
+    assert_eq!((envelope.attempt, envelope.sub), (2, Some(3)));
+    assert_eq!(envelope.outputs[0].table.as_str(), "db.t");
+    assert_eq!(envelope.outputs[0].event.get(), "null");
+    let reason = envelope.reason.expect("why");
+    assert_eq!(reason.code.as_str(), "output_limit");
+    assert!(
+        reason.message.as_str().contains("offset 0 of partition 0 of t"),
+        "{}",
+        reason.message
+    );
+
+    let fits = row_copy(100);
+    assert_eq!(settled(&Incoming::read(&fits, place), &BARE).0, Verdict::Forward);
 }
