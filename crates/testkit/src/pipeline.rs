@@ -450,6 +450,15 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// The same to another gateway.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// `POST`s JSON.
     ///
     /// # Errors
