@@ -23,6 +23,8 @@
 mod acceptance;
 mod decode;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod limit;
 mod mend;
@@ -148,7 +150,7 @@ impl Pipeline {
         // A client that goes away must not leave ids reserved for events that are in the journal.
         let (reply, answer) = tokio::sync::oneshot::channel();
         let work = Arc::clone(&self.acceptance).accept(key, window, candidates, reply);
-        self.tasks.spawn(work.in_current_span());
+        self.tasks.spawn(Box::pin(work).in_current_span());
         let counts = answer.await.unwrap_or_else(|_| Err(Refusal::draining()))?;
         if let (Shape::Single(_), Some(fault)) = (shape, counts.rejected.first()) {
             return Err(fault.refusal.clone());

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::ORIGIN;
@@ -51,6 +52,29 @@ struct Shared {
     public: Option<Public>,
     /// Stands for the route of what has none.
     nowhere: Arc<str>,
+    ids: RequestIds,
+}
+
+/// Names requests: what no other process has, and a count. A random name for each would be a system call for each.
+#[derive(Debug)]
+struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let (process, _) = uuid::Uuid::new_v4().as_u64_pair();
+        Self {
+            process,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn next(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("req_{:016x}{number:016x}", self.process)
+    }
 }
 
 /// What is learned about a request while it is served.
@@ -80,6 +104,7 @@ impl Handler {
             redaction: Redaction::new(config.log_payload_on_error, &config.redact),
             public: config.public_url.as_deref().and_then(Public::of),
             nowhere: "/*".into(),
+            ids: RequestIds::new(),
         };
         Ok(Self {
             pipeline,
@@ -108,7 +133,7 @@ impl Handler {
         let _open = self.metrics.open();
         let started = self.clock.instant();
         let mut exchange = Exchange {
-            request_id: format!("req_{}", uuid::Uuid::now_v7().simple()),
+            request_id: self.shared.ids.next(),
             ..Exchange::default()
         };
         let (endpoint, outcome, mut answer) = match self.shared.routes.find(&path) {
@@ -246,7 +271,9 @@ impl Handler {
             Traceparent::adopt(incoming, &span);
         }
         let traceparent = Traceparent::of(&span).or(incoming);
-        let result = work(exchange, traceparent).instrument(span.clone()).await;
+        // Large, and moved by everything that wraps it: it is put where it stays first.
+        let work = Box::pin(work(exchange, traceparent));
+        let result = work.instrument(span.clone()).await;
         let (status, outcome) = match result {
             Ok(accepted) => (http::StatusCode::OK, Outcome::Taken(accepted)),
             Err(refusal) => (answer::status(refusal.code), Outcome::Refused(refusal)),
