@@ -1,6 +1,7 @@
 //! The faults, each of which leaves everything running again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,6 +11,7 @@ use millrace_testkit::broker::Broker;
 use millrace_testkit::clickhouse::ClickHouse;
 use millrace_testkit::pipeline::{Pipeline, SERVICES};
 use millrace_testkit::process::Process;
+use millrace_testkit::proxy::{self, Proxy};
 use millrace_testkit::wait::until;
 use rustix::process::Signal;
 
@@ -35,10 +37,21 @@ pub enum Fault {
     Broker,
     /// ClickHouse killed and started again.
     ClickHouse,
+    /// For some seconds, every few requests to a server: carried out with the answer swallowed, or cut in the middle.
+    Requests(Server),
+}
+
+/// A server behind a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// Kafka.
+    Broker,
+    /// ClickHouse.
+    ClickHouse,
 }
 
 /// Every kind; a run deals them like a pack of cards, shuffled anew each time it is through.
-pub const ALL: [Fault; 11] = [
+pub const ALL: [Fault; 13] = [
     Fault::Kill("ingest"),
     Fault::Kill("rotor"),
     Fault::Kill("bulker"),
@@ -50,6 +63,8 @@ pub const ALL: [Fault; 11] = [
     Fault::Storm("bulker"),
     Fault::Broker,
     Fault::ClickHouse,
+    Fault::Requests(Server::Broker),
+    Fault::Requests(Server::ClickHouse),
 ];
 
 impl std::fmt::Display for Fault {
@@ -61,6 +76,8 @@ impl std::fmt::Display for Fault {
             Self::Storm(service) => write!(f, "{service} members join and leave"),
             Self::Broker => f.write_str("broker killed"),
             Self::ClickHouse => f.write_str("ClickHouse killed"),
+            Self::Requests(Server::Broker) => f.write_str("requests to the broker broken"),
+            Self::Requests(Server::ClickHouse) => f.write_str("requests to ClickHouse broken"),
         }
     }
 }
@@ -74,6 +91,8 @@ pub struct Tally {
     pub kills: BTreeMap<String, u64>,
     /// Failpoints that were hit.
     pub steps: BTreeMap<String, u64>,
+    /// Requests that were broken.
+    pub requests: u64,
 }
 
 impl Tally {
@@ -91,6 +110,10 @@ pub struct World {
     pub broker: Broker,
     /// ClickHouse.
     pub clickhouse: ClickHouse,
+    /// Between all processes and Kafka.
+    pub to_broker: Proxy,
+    /// Between all processes and ClickHouse.
+    pub to_clickhouse: Proxy,
     /// Chance.
     pub chance: Rng,
     /// What was done so far.
@@ -120,6 +143,11 @@ impl World {
                 self.pause(500, 4000).await;
                 self.clickhouse.start_again().await?;
             }
+            // Every producer and member has many requests under way at Kafka, and few are at ClickHouse.
+            Fault::Requests(Server::Broker) => self.break_requests(self.to_broker.clone(), 5, 40).await,
+            Fault::Requests(Server::ClickHouse) => {
+                self.break_requests(self.to_clickhouse.clone(), 2, 6).await
+            }
         }
         *self.tally.faults.entry(fault.to_string()).or_default() += 1;
         for service in SERVICES {
@@ -135,6 +163,20 @@ impl World {
     pub async fn pause(&mut self, least: u64, most: u64) {
         let time = Duration::from_millis(self.chance.u64(least..most));
         tokio::time::sleep(time).await;
+    }
+
+    async fn break_requests(&mut self, proxy: Proxy, least: u64, most: u64) {
+        let fault = match self.chance.bool() {
+            true => proxy::Fault::SwallowAnswer,
+            false => proxy::Fault::Cut,
+        };
+        let (every, seen, before) = (self.chance.u64(least..most), AtomicU64::new(0), proxy.hits());
+        proxy.arm(fault, u32::MAX, move |_| {
+            (seen.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every)
+        });
+        self.pause(2000, 6000).await;
+        proxy.calm();
+        self.tally.requests += proxy.hits() - before;
     }
 
     async fn kill(&mut self, service: &'static str) -> Result<()> {

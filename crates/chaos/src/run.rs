@@ -8,6 +8,7 @@ use fastrand::Rng;
 use millrace_testkit::broker::Broker;
 use millrace_testkit::clickhouse::ClickHouse;
 use millrace_testkit::pipeline::{self, Pipeline, SERVICES};
+use millrace_testkit::proxy::{Protocol, Proxy};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -55,15 +56,17 @@ pub async fn run(options: Options, progress: watch::Sender<Progress>) -> Result<
     doing("starting a broker, a ClickHouse and the services".into());
     // Dropped last: the processes write there.
     let directory = tempfile::TempDir::with_prefix("millrace-chaos-")?;
-    let broker = Broker::start(directory.path()).await?;
+    let to_broker = Proxy::listen(Protocol::Kafka).await?;
+    let broker = Broker::start_behind(directory.path(), &to_broker).await?;
     let clickhouse = ClickHouse::start(directory.path()).await?;
+    let (to_clickhouse, url) = Proxy::through(&clickhouse.url(), 8123).await?;
     let session = (
         "MILLRACE__CONSUMER__SESSION_TIMEOUT",
         format!("{}s", SESSION.as_secs()),
     );
     let pipeline = Pipeline::start(pipeline::Options {
         kafka: Some(broker.address()),
-        clickhouse: Some(clickhouse.url()),
+        clickhouse: Some(url),
         settings: [("rotor", vec![session.clone()]), ("bulker", vec![session])].into(),
         ..pipeline::Options::default()
     })
@@ -72,6 +75,8 @@ pub async fn run(options: Options, progress: watch::Sender<Progress>) -> Result<
         pipeline,
         broker,
         clickhouse,
+        to_broker,
+        to_clickhouse,
         chance: Rng::with_seed(options.seed),
         tally: Tally::default(),
     };

@@ -64,6 +64,7 @@ impl Report {
             "faults": self.tally.faults,
             "kills": self.tally.kills,
             "steps": self.tally.steps,
+            "requests": self.tally.requests,
             "accepted": self.accepted,
             "sent_again": self.sent_again,
             "known_to_ingest": self.known,
@@ -91,6 +92,7 @@ impl fmt::Display for Report {
             line(&format!("  {process}"), *count)?;
         }
         line("named steps hit", total(&self.tally.steps))?;
+        line("requests broken on their way", self.tally.requests)?;
         line("accepted", self.accepted)?;
         line("  sent again by clients", self.sent_again)?;
         line("  of these known to ingest, and removed there", self.known)?;
