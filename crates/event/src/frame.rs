@@ -9,9 +9,12 @@
 //! | 5 | 1 | kind, see [`Kind`] |
 //! | 6 | 8 | id: an answer carries the id of what it answers |
 //!
-//! Payloads are JSON. Events travel in them as the text they are ([`RawValue`]); the parent never builds a tree
-//! of one. Parent and worker are always the same binary, so an unknown version or kind is refused, never skipped.
+//! Payloads are JSON, but for those that carry events: see [`payload`]. Events travel as the text they are; the
+//! parent never builds a tree of one. Parent and worker are always the same binary, so an unknown version or kind is
+//! refused, never skipped.
 //! This module is bytes in, bytes out; it owns no socket.
+
+pub mod payload;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -164,18 +167,27 @@ impl<'a> Frame<'a> {
 /// # Errors
 /// When the payload is over [`MAX_PAYLOAD`].
 pub fn encode(kind: Kind, id: u64, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    let head = head(kind, id, payload)?;
+    out.reserve(head.len() + payload.len());
+    out.extend_from_slice(&head);
+    out.extend_from_slice(payload);
+    Ok(())
+}
+
+/// What stands in front of a payload.
+///
+/// # Errors
+/// When the payload is over [`MAX_PAYLOAD`].
+pub fn head(kind: Kind, id: u64, payload: &[u8]) -> Result<[u8; HEADER_LEN], FrameError> {
     let too_large = FrameError::TooLarge(payload.len());
     if payload.len() > MAX_PAYLOAD {
         return Err(too_large);
     }
-    let length = u32::try_from(payload.len()).map_err(|_| too_large)?;
-    out.reserve(HEADER_LEN + payload.len());
-    out.extend_from_slice(&length.to_le_bytes());
-    out.push(VERSION);
-    out.push(kind as u8);
-    out.extend_from_slice(&id.to_le_bytes());
-    out.extend_from_slice(payload);
-    Ok(())
+    let [l0, l1, l2, l3] = u32::try_from(payload.len()).map_err(|_| too_large)?.to_le_bytes();
+    let [i0, i1, i2, i3, i4, i5, i6, i7] = id.to_le_bytes();
+    Ok([
+        l0, l1, l2, l3, VERSION, kind as u8, i0, i1, i2, i3, i4, i5, i6, i7,
+    ])
 }
 
 /// A chain version: what the worker needs to run events through it.
@@ -247,40 +259,29 @@ pub struct Limits {
     pub log_lines: usize,
 }
 
-/// Events for one chain.
-#[derive(Debug, Serialize, Deserialize)]
+/// Events for one chain; in bytes as [`payload`] says.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Batch<'a> {
     /// The chain's id.
-    #[serde(borrow)]
     pub chain: &'a str,
     /// The chain's version.
     pub version: u64,
     /// The events, run one after the other.
-    #[serde(borrow)]
     pub records: Vec<Record<'a>>,
     /// Wall time for all of them together, in milliseconds: events past it are not run, and go round again. `None`: each
     /// has its own limit only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_ms: Option<u64>,
 }
 
 /// One event of a batch. It carries no identity: parent and worker match by place in the batch.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What `ctx` says about it: a JSON object with `attempt`, `receivedAt` and `headers`.
-    #[serde(borrow)]
-    pub context: &'a RawValue,
+    /// What `ctx` says about it, as JSON text: an object with `attempt`, `receivedAt` and `headers`.
+    pub context: &'a str,
     /// The event's text.
-    #[serde(borrow)]
-    pub event: &'a RawValue,
+    pub event: &'a str,
     /// The place in the chain of the function to begin at, from 0: where an earlier attempt stopped.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub position: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-const fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// Which event of the batch is being run. Sent while a batch runs, when it changed; and once with frame id 0 when
@@ -297,9 +298,8 @@ pub struct Progress {
     pub exhausted: bool,
 }
 
-/// The answer to a batch.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The answer to a batch; in bytes as [`payload`] says.
+#[derive(Debug)]
 pub enum Verdicts {
     /// One outcome for each event, in order.
     Outcomes(Vec<Outcome>),
@@ -307,37 +307,33 @@ pub enum Verdicts {
     UnknownChain,
 }
 
-/// What became of one event.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Outcome {
+/// What became of one event, with events as text that was read as JSON; for a worker, as the engine wrote them.
+#[derive(Clone, Debug)]
+pub struct Outcome<T = Box<RawValue>> {
     /// What was decided.
     pub verdict: Verdict,
     /// With `forward`: the events it became, at least one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<Box<RawValue>>,
+    pub events: Vec<T>,
     /// With `retry` and `dead_letter`: why. With `drop`: which function.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
     /// With `retry`: the delay that the function asked for, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// With `retry`: where the chain can go on. Without it the next attempt begins at the first function.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resume: Option<Resume>,
+    pub resume: Option<Resume<T>>,
 }
 
 /// Where a chain goes on: at the function that asked for another try, with the event as that function got it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Resume {
+#[derive(Clone, Debug)]
+pub struct Resume<T = Box<RawValue>> {
     /// The function's place in the chain, from 0.
     pub position: u32,
     /// The event's text.
-    pub event: Box<RawValue>,
+    pub event: T,
 }
 
-impl Outcome {
+impl<T> Outcome<T> {
     /// The events go on.
-    pub fn forward(events: Vec<Box<RawValue>>) -> Self {
+    pub fn forward(events: Vec<T>) -> Self {
         Self {
             verdict: Verdict::Forward,
             events,

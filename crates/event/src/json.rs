@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 pub(crate) use cursor::Cursor;
 use cursor::has_escape;
+pub use cursor::quote_or_backslash;
 
 /// One JSON value as a slice of the text it came in, without surrounding white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,7 +50,7 @@ impl Runner {
         batch: &Batch<'_>,
         progress: &Arc<Place>,
         told: &SyncSender<Told>,
-    ) -> (Vec<Outcome>, Logged) {
+    ) -> (Vec<Outcome<String>>, Logged) {
         let records = &batch.records;
         let mut outcomes = Vec::with_capacity(records.len());
         let mut left = batch.budget_ms.map(Duration::from_millis);
@@ -127,7 +127,7 @@ impl Runner {
 }
 
 /// An event that had no time beside those of others: it comes back, and is run then.
-fn past_budget() -> Outcome {
+fn past_budget() -> Outcome<String> {
     let text = "its workspace used up the time that it has beside others in one batch";
     Outcome::retry(Fault::new(FunctionCode::WallLimit, text), None)
 }

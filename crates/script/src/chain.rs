@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
+use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, Outcome, Progress, Usage};
 
 use crate::batch::Runner;
@@ -26,7 +27,7 @@ pub enum ChainError {
     Start(#[source] std::io::Error),
     /// The batch is not what the protocol says.
     #[error("a batch cannot be read")]
-    Batch(#[source] serde_json::Error),
+    Batch(#[from] PayloadError),
     /// Whoever is told about a running batch cannot be told.
     #[error("what happens in a batch cannot be told")]
     Tell(#[source] std::io::Error),
@@ -50,7 +51,7 @@ pub enum Said<'a> {
 pub(crate) enum Told {
     Call(u64, Call),
     Cancel(u64),
-    Done(Result<(Vec<Outcome>, Logged), ChainError>),
+    Done(Result<(Vec<Outcome<String>>, Logged), ChainError>),
 }
 
 pub(crate) struct Job {
@@ -71,7 +72,7 @@ impl Chain {
         (Self { jobs }, incoming)
     }
 
-    /// Runs a batch, the JSON text of a [`Batch`], and blocks until each of its events has an outcome. Meanwhile
+    /// Runs a batch, the bytes of a [`Batch`], and blocks until each of its events has an outcome. Meanwhile
     /// `tell` is told every few milliseconds how far it is, and of each call that a function makes; when it is told
     /// that the engine is exhausted, this never returns and the process is to be ended.
     ///
@@ -81,7 +82,7 @@ impl Chain {
         &self,
         batch: Vec<u8>,
         mut tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
-    ) -> Result<(Vec<Outcome>, Logged), ChainError> {
+    ) -> Result<(Vec<Outcome<String>>, Logged), ChainError> {
         let (told, happens) = mpsc::sync_channel(MAX_CALLS);
         let progress = Arc::new(Place::new());
         let job = Job {
@@ -129,7 +130,7 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: 
     let _entered = runtime.enter();
     let mut runner = Runner::new(load, watchdog, Outside::new(replies));
     while let Ok(job) = incoming.recv() {
-        let result = match serde_json::from_slice::<Batch<'_>>(&job.batch) {
+        let result = match Batch::decode(&job.batch) {
             Ok(batch) => {
                 let (began, cpu) = (now(), thread_cpu());
                 let (outcomes, mut logged) = runtime.block_on(runner.run(&batch, &job.progress, &job.told));
@@ -157,6 +158,6 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Whoever asked may be gone; the batch was run all the same.
-fn answer(told: &SyncSender<Told>, result: Result<(Vec<Outcome>, Logged), ChainError>) {
+fn answer(told: &SyncSender<Told>, result: Result<(Vec<Outcome<String>>, Logged), ChainError>) {
     drop(told.send(Told::Done(result)));
 }

@@ -6,6 +6,7 @@ use deno_core::JsRuntime;
 use millrace_event::frame::Load;
 
 use crate::chain::{self, Chain, ChainError, Job};
+use crate::isolate::snapshot;
 use crate::outside::Replies;
 use crate::watchdog::Watchdog;
 
@@ -41,7 +42,9 @@ impl Host {
         let replies = Replies::default();
         let waiting = replies.clone();
         std::thread::Builder::new().name("engine".into()).spawn(move || {
+            engine_flags();
             JsRuntime::init_platform(None);
+            snapshot::prepare();
             for Start { load, jobs, started } in starts {
                 let (watchdog, replies) = (watchdog.clone(), waiting.clone());
                 let thread = std::thread::Builder::new()
@@ -77,3 +80,13 @@ impl Host {
         Ok(chain)
     }
 }
+
+/// There are as many workers as cores: threads that help one of them to collect garbage take the time from another,
+/// and waking them for the little that an event leaves costs more than they do.
+#[cfg(feature = "engine-v8")]
+fn engine_flags() {
+    deno_core::v8::V8::set_flags_from_string("--single-threaded-gc");
+}
+
+#[cfg(feature = "engine-quickjs")]
+const fn engine_flags() {}

@@ -11,6 +11,8 @@ mod fault;
 mod load;
 mod native;
 mod settle;
+mod signature;
+pub(crate) mod snapshot;
 mod timers;
 mod typescript;
 mod value;
@@ -22,7 +24,6 @@ use std::time::{Duration, Instant};
 use deno_core::{JsRuntime, v8};
 use millrace_event::FunctionCode;
 use millrace_event::frame::{Fault, Limits, Outcome, Record, Resume};
-use serde_json::value::RawValue;
 
 use crate::console::Console;
 use crate::isolate::settle::{Settled, settle};
@@ -54,6 +55,8 @@ struct Function {
     /// Whether the event must be kept as text before each call, because the function may ask to have it back:
     /// to pass it on after an error, or for another try that begins here.
     keeps: bool,
+    /// Whether it can see its `ctx`, which is not made otherwise.
+    takes_context: bool,
 }
 
 /// What calls need besides the runtime.
@@ -65,6 +68,8 @@ struct Parts {
     retry_after: v8::Global<v8::Function>,
     /// Handles the rejection of a promise that is looked at from here.
     nothing: v8::Global<v8::Function>,
+    /// The engine's own `JSON.stringify`.
+    stringify: v8::Global<v8::Function>,
     /// Events that one event may become.
     outputs: usize,
 }
@@ -126,7 +131,7 @@ impl Isolate {
         record: &Record<'_>,
         left: Option<Duration>,
         calls: &mut Calls,
-    ) -> Option<Outcome> {
+    ) -> Option<Outcome<String>> {
         self.console.open(Some(index), self.limits.log_lines);
         let wall = Duration::from_millis(self.limits.wall_ms);
         let cut_short = left.is_some_and(|left| left < wall);
@@ -209,15 +214,15 @@ impl Isolate {
         record: &Record<'_>,
         deadline: Instant,
         calls: &mut Calls,
-    ) -> Result<Outcome, Interrupted> {
-        let mut events = vec![Event::Text(record.event.get())];
+    ) -> Result<Outcome<String>, Interrupted> {
+        let mut events = vec![Event::Text(record.event)];
         let mut failed = None;
         let first = usize::try_from(record.position).unwrap_or(usize::MAX);
         for position in first..self.parts.functions.len() {
             let alone = events.len() == 1;
             let mut next = Vec::with_capacity(events.len());
             for event in events {
-                let context = record.context.get();
+                let context = record.context;
                 match self.call(position, event, context, deadline, calls).await {
                     Ok(Passed::Events(events)) => next.extend(events),
                     Ok(Passed::Dropped(fault)) => failed = Some(fault),
@@ -248,7 +253,10 @@ impl Isolate {
         let last = self.parts.functions.len().saturating_sub(1);
         let limit = self.limits.output_bytes;
         let texts = self.within(last, |scope, parts| {
-            Some(value::texts(scope, &events, limit)?.map_err(|(code, text)| parts.blame(last, code, text)))
+            Some(
+                value::texts(scope, &parts.stringify, &events, limit)?
+                    .map_err(|(code, text)| parts.blame(last, code, text)),
+            )
         })?;
         Ok(Outcome::forward(texts))
     }
@@ -309,21 +317,26 @@ impl Isolate {
     fn written(&mut self, position: usize, event: &Event<'_>) -> Result<Rc<str>, Interrupted> {
         let limit = self.limits.output_bytes;
         let texts = self.within(position, |scope, parts| {
-            let texts = value::texts(scope, std::slice::from_ref(event), limit)?;
+            let texts = value::texts(scope, &parts.stringify, std::slice::from_ref(event), limit)?;
             Some(texts.map_err(|(code, text)| parts.blame(position, code, text)))
         })?;
-        Ok(Rc::from(texts.first().map_or("{}", |text| text.get())))
+        Ok(Rc::from(texts.first().map_or("{}", String::as_str)))
     }
 
     fn enter(&mut self, position: usize, event: &Event<'_>, context: &str) -> Result<Called, Interrupted> {
         self.within(position, |scope, parts| {
             let event = value::parsed(scope, event)?;
-            let context = v8::String::new(scope, context)?;
             let this = v8::undefined(scope).into();
-            let make_context = v8::Local::new(scope, &parts.context);
-            let context = make_context.call(scope, this, &[context.into(), event])?;
-            let function = v8::Local::new(scope, &parts.functions[position].entry);
-            let returned = function.call(scope, this, &[event, context])?;
+            let function = &parts.functions[position];
+            let entry = v8::Local::new(scope, &function.entry);
+            let returned = if function.takes_context {
+                let context = v8::String::new(scope, context)?;
+                let make_context = v8::Local::new(scope, &parts.context);
+                let context = make_context.call(scope, this, &[context.into(), event])?;
+                entry.call(scope, this, &[event, context])?
+            } else {
+                entry.call(scope, this, &[event])?
+            };
             // Microtasks that the call left behind are its own: they run on its clock.
             scope.perform_microtask_checkpoint();
             let Ok(promise) = v8::Local::<v8::Promise>::try_from(returned) else {
@@ -448,11 +461,11 @@ impl Parts {
 }
 
 /// The outcome of an event that goes round again, beginning at `position` where its text is known.
-fn retry(position: usize, fault: Fault, after: Option<Duration>, kept: Option<&str>) -> Outcome {
+fn retry(position: usize, fault: Fault, after: Option<Duration>, kept: Option<&str>) -> Outcome<String> {
     let resume = || {
         Some(Resume {
             position: u32::try_from(position).ok()?,
-            event: RawValue::from_string(kept?.to_owned()).ok()?,
+            event: kept?.to_owned(),
         })
     };
     Outcome {

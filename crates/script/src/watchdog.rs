@@ -44,6 +44,24 @@ struct Shared {
     idle: AtomicBool,
 }
 
+/// How much processor time a thread may use. It counts from the first look on, so that what is over before costs no
+/// question: the thread's clock is one of the kernel's, and an event has up to a tick more.
+#[derive(Debug)]
+struct Meter {
+    clock: ThreadClock,
+    limit: Duration,
+    until: Option<Duration>,
+}
+
+impl Meter {
+    fn is_over(&mut self) -> bool {
+        let Some(used) = self.clock.read() else {
+            return false;
+        };
+        used >= *self.until.get_or_insert(used + self.limit)
+    }
+}
+
 /// Slots of isolates that are gone leave at the next look.
 #[derive(Debug, Default)]
 struct Slots {
@@ -53,8 +71,8 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     deadline: Option<Instant>,
-    /// Until which processor time of the isolate's thread; `None`: the deadline alone counts.
-    cpu: Option<(ThreadClock, Duration)>,
+    /// The account of the isolate's thread; `None`: the deadline alone counts.
+    cpu: Option<Meter>,
     isolate: v8::IsolateHandle,
     stopped: Arc<StopReason>,
 }
@@ -137,13 +155,14 @@ fn look(slots: &mut Slots, now: Instant) -> bool {
     slots.watched.retain(|slot| {
         let Some(slot) = slot.upgrade() else { return false };
         let mut slot = lock(&slot);
+        let slot = &mut *slot;
         match slot.deadline {
             Some(deadline) if deadline <= now => {
                 slot.stopped.set(Stopped::Wall);
                 slot.isolate.terminate_execution();
                 slot.deadline = None;
             }
-            Some(_) if slot.cpu.is_some_and(|(clock, until)| clock.read() >= Some(until)) => {
+            Some(_) if slot.cpu.as_mut().is_some_and(Meter::is_over) => {
                 slot.stopped.set(Stopped::Cpu);
                 slot.isolate.terminate_execution();
                 slot.deadline = None;
@@ -178,11 +197,14 @@ impl Watch {
 
     /// Gives what follows, until it is disarmed, so much processor time of this thread, which must be the isolate's.
     pub(crate) fn meter(&self, limit: Option<Duration>) {
-        let until = limit.and_then(|limit| {
-            let clock = ThreadClock::own()?;
-            Some((clock, clock.read()? + limit))
+        let meter = limit.and_then(|limit| {
+            Some(Meter {
+                clock: ThreadClock::own()?,
+                limit,
+                until: None,
+            })
         });
-        lock(&self.slot).cpu = until;
+        lock(&self.slot).cpu = meter;
     }
 
     /// Takes the deadline away; after this the watchdog does not stop the isolate any more.

@@ -60,6 +60,11 @@ impl ClickHouse {
         format!("http://{}", self.listen)
     }
 
+    /// Its process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Stops it with SIGKILL.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use millrace_event::frame::Outcome;
-use millrace_event::json::{Key, Kind, Value};
+use millrace_event::json::{Key, Kind, Value, quote_or_backslash};
 use serde_json::value::RawValue;
 
 /// Levels that are looked into; what lies deeper comes out as the engine wrote it.
@@ -72,13 +72,13 @@ pub fn is_at_risk(text: &str) -> bool {
 fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
+        at = quote_or_backslash(bytes, at);
         match bytes.get(at) {
-            None | Some(b'"') => return Some(at + 1),
             Some(b'\\') => match bytes.get(at + 1) {
                 Some(b'u' | b'/') => return None,
                 _ => at += 2,
             },
-            Some(_) => at += 1,
+            _ => return Some(at + 1),
         }
     }
 }

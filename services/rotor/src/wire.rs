@@ -1,6 +1,6 @@
 //! Frames over the socket pair, blocking, the same on both sides.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
@@ -130,9 +130,18 @@ impl Writer {
     /// # Errors
     /// As [`Writer::send`].
     pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
-        let mut bytes = Vec::new();
-        frame::encode(kind, id, payload, &mut bytes).map_err(WireError::Frame)?;
-        self.stream.write_all(&bytes).map_err(WireError::Socket)
+        let head = frame::head(kind, id, payload).map_err(WireError::Frame)?;
+        let mut parts = [IoSlice::new(&head), IoSlice::new(payload)];
+        let mut rest = &mut parts[..];
+        while !rest.is_empty() {
+            match self.stream.write_vectored(rest) {
+                Ok(0) => return Err(WireError::Socket(ErrorKind::WriteZero.into())),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(WireError::Socket(error)),
+            }
+        }
+        Ok(())
     }
 }
 

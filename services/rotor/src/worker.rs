@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
+use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Kind, Load, Log, Progress, Reply, Verdicts};
 use millrace_script::{ChainError, Host, Replies, Said};
 use millrace_service::Causes;
@@ -56,6 +57,8 @@ enum WorkerError {
     Wire(#[from] WireError),
     #[error("a frame makes no sense here")]
     Frame(#[source] serde_json::Error),
+    #[error("verdicts cannot be written")]
+    Payload(#[from] PayloadError),
     #[error("a {0:?} frame makes no sense here")]
     Kind(Kind),
     #[error("a chain cannot be run")]
@@ -204,9 +207,9 @@ fn batch(wire: &mut Writer, chains: &mut Chains, id: u64, payload: Vec<u8>) -> R
                 usage: Some(logged.usage),
             };
             wire.send(Kind::Log, id, &log)?;
-            wire.send(Kind::Verdicts, id, &Verdicts::Outcomes(outcomes))?;
+            wire.send_bytes(Kind::Verdicts, id, &Verdicts::encode(&outcomes)?)?;
         }
-        Ran::UnknownChain => wire.send(Kind::Verdicts, id, &Verdicts::UnknownChain)?,
+        Ran::UnknownChain => wire.send_bytes(Kind::Verdicts, id, &Verdicts::unknown_chain())?,
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::payload::PayloadError;
 use super::*;
 
 fn raw(text: &str) -> Box<RawValue> {
@@ -41,8 +42,8 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
         chain: "chn_1",
         version: 7,
         records: vec![Record {
-            context: &context,
-            event: &event,
+            context: context.get(),
+            event: event.get(),
             position: 0,
         }],
         budget_ms: None,
@@ -51,8 +52,8 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
         chain: "chn_1",
         version: 7,
         records: vec![Record {
-            context: &context,
-            event: &event,
+            context: context.get(),
+            event: event.get(),
             position: 1,
         }],
         budget_ms: None,
@@ -60,12 +61,12 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
     let asked = Outcome {
         resume: Some(Resume {
             position: 1,
-            event: event.clone(),
+            event: event.get().to_owned(),
         }),
         ..Outcome::retry(Fault::new(FunctionCode::Thrown, "RetryError: busy"), None)
     };
-    let verdicts = Verdicts::Outcomes(vec![
-        Outcome::forward(vec![raw(r#"{"a":1}"#), raw(r#"{"a":2}"#)]),
+    let verdicts = [
+        Outcome::forward(vec![r#"{"a":1}"#.to_owned(), r#"{"a":2}"#.to_owned()]),
         Outcome::dropped(),
         Outcome::retry(Fault::new(FunctionCode::Thrown, "RetryError: busy"), Some(10_000)),
         Outcome::dead_letter(Fault {
@@ -75,7 +76,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
             column: Some(9),
             ..Fault::new(FunctionCode::Thrown, "TypeError: x is not a function")
         }),
-    ]);
+    ];
     let log = Log {
         lines: vec![LogLine {
             index: Some(0),
@@ -92,18 +93,13 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
     };
     vec![
         ("load", Kind::Load, 1, json(serde_json::to_vec(&load()))),
-        ("batch", Kind::Batch, 2, json(serde_json::to_vec(&batch))),
-        (
-            "batch_resumed",
-            Kind::Batch,
-            3,
-            json(serde_json::to_vec(&resumed)),
-        ),
+        ("batch", Kind::Batch, 2, batch.encode().expect("small")),
+        ("batch_resumed", Kind::Batch, 3, resumed.encode().expect("small")),
         (
             "verdicts_resume",
             Kind::Verdicts,
             3,
-            json(serde_json::to_vec(&Verdicts::Outcomes(vec![asked]))),
+            Verdicts::encode(&[asked]).expect("small"),
         ),
         (
             "progress",
@@ -115,12 +111,17 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
                 exhausted: false,
             })),
         ),
-        ("verdicts", Kind::Verdicts, 2, json(serde_json::to_vec(&verdicts))),
+        (
+            "verdicts",
+            Kind::Verdicts,
+            2,
+            Verdicts::encode(&verdicts).expect("small"),
+        ),
         (
             "verdicts_unknown_chain",
             Kind::Verdicts,
             2,
-            json(serde_json::to_vec(&Verdicts::UnknownChain)),
+            Verdicts::unknown_chain(),
         ),
         (
             "load_typescript",
@@ -203,20 +204,57 @@ fn every_frame_has_the_bytes_that_are_kept_in_schemas() {
 #[test]
 fn the_text_of_an_event_comes_out_as_it_went_in() {
     let text = r#"{"z":1,"a":1e2,"n":12345678901234567890,"s":"\ud800\u00e9/","dup":1,"dup":2}"#;
-    let (context, event) = (raw("{}"), raw(text));
     let batch = Batch {
         chain: "c",
         version: 1,
         records: vec![Record {
-            context: &context,
-            event: &event,
-            position: 0,
+            context: "{}",
+            event: text,
+            position: 3,
         }],
         budget_ms: None,
     };
-    let bytes = serde_json::to_vec(&batch).expect("plain");
-    let read: Batch<'_> = serde_json::from_slice(&bytes).expect("own bytes");
-    assert_eq!(read.records[0].event.get(), text);
+    let bytes = batch.encode().expect("small");
+    assert_eq!(Batch::decode(&bytes).expect("own bytes"), batch);
+    let bytes = Verdicts::encode(&[Outcome::forward(vec![text.to_owned()])]).expect("small");
+    let Verdicts::Outcomes(outcomes) = Verdicts::decode(&bytes).expect("own bytes") else {
+        panic!("an answer without outcomes");
+    };
+    assert_eq!(outcomes[0].events[0].get(), text);
+}
+
+#[test]
+fn what_a_worker_says_is_not_believed_where_it_is_not_json() {
+    for text in [
+        "",
+        "{",
+        "{}}",
+        "undefined",
+        r#"{"a":1},{"b":2}"#,
+        "{\"a\":\"\n\"}",
+    ] {
+        let bytes = Verdicts::encode(&[Outcome::forward(vec![text.to_owned()])]).expect("small");
+        let read = Verdicts::decode(&bytes);
+        assert!(matches!(read, Err(PayloadError::Json(_))), "{text}: {read:?}");
+    }
+}
+
+#[test]
+fn a_payload_that_ends_too_early_or_too_late_is_refused() {
+    for (name, kind, _, payload) in golden() {
+        let refused = |bytes: &[u8]| match kind {
+            Kind::Batch => Batch::decode(bytes).is_err(),
+            Kind::Verdicts => Verdicts::decode(bytes).is_err(),
+            _ => true,
+        };
+        for cut in 0..payload.len() {
+            assert!(refused(&payload[..cut]), "{name} cut at {cut}");
+        }
+        assert!(
+            refused(&[&payload[..], b"x"].concat()),
+            "{name} with a byte behind it"
+        );
+    }
 }
 
 #[test]
@@ -290,5 +328,7 @@ proptest! {
         if let Ok(Some((frame, taken))) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.payload.len() + HEADER_LEN, taken);
         }
+        drop(Batch::decode(&bytes));
+        drop(Verdicts::decode(&bytes));
     }
 }

@@ -115,7 +115,7 @@ const fn zeros(word: u64) -> u64 {
 
 /// The first quote or backslash in `bytes` from `at` on: the end of `bytes` where there is none.
 #[inline]
-fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
+pub fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
         let word = u64::from_le_bytes(*chunk);
         let marks = zeros(word ^ eight(b'"')) | zeros(word ^ eight(b'\\'));

@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 use super::fault::{Described, describe, duration};
 use super::native::natives;
 use super::settle::{Settled, settle};
+use super::signature::takes_context;
+use super::snapshot;
 use super::timers::Timers;
 use super::typescript::strip;
 use super::{Calls, Function, Isolate, OnError, Parts};
@@ -28,6 +30,12 @@ const OUTSIDE: &str = include_str!("outside.js");
 
 /// What the heap may grow by after the limit was reached, so that the termination finds room to unwind in.
 const HEAP_SLACK: usize = 16 << 20;
+
+/// What the young generation has from the start, in bytes: three times one of its halves. Nearly everything that an
+/// event makes is garbage when it is done, so the engine sees no reason to let it grow, and collects all the more
+/// often. Only what is used becomes memory of the process.
+#[cfg(feature = "engine-v8")]
+const YOUNG_BYTES: usize = 3 * (2 << 20);
 
 /// Log lines kept while code is being loaded.
 const LOAD_LOG_LINES: usize = 100;
@@ -85,6 +93,7 @@ struct Ground {
     context: v8::Global<v8::Function>,
     retry_after: v8::Global<v8::Function>,
     nothing: v8::Global<v8::Function>,
+    stringify: v8::Global<v8::Function>,
 }
 
 impl Isolate {
@@ -133,12 +142,14 @@ impl Isolate {
             context,
             retry_after,
             nothing,
+            stringify,
         } = ground;
         let parts = Parts {
             functions,
             context,
             retry_after,
             nothing,
+            stringify,
             outputs: load.limits.outputs,
         };
         Ok(Self {
@@ -165,17 +176,29 @@ fn refused(message: impl Into<String>) -> Fault {
     Fault::new(FunctionCode::CompileError, message)
 }
 
-fn runtime(limits: &frame::Limits) -> Result<JsRuntime, Fault> {
-    let gate = Extension {
+/// Lets the ops in [`OPS`] through and no others. A snapshot must be made with what it is used with.
+pub(super) fn gate() -> Extension {
+    Extension {
         name: "millrace",
         middleware_fn: Some(Box::new(
             |op: OpDecl| if OPS.contains(&op.name) { op } else { op.disable() },
         )),
         ..Extension::default()
-    };
+    }
+}
+
+fn create_params(limits: &frame::Limits) -> v8::CreateParams {
+    let params = v8::CreateParams::default().heap_limits(0, limits.heap_bytes);
+    #[cfg(feature = "engine-v8")]
+    let params = params.set_initial_young_generation_size_in_bytes(YOUNG_BYTES);
+    params
+}
+
+fn runtime(limits: &frame::Limits) -> Result<JsRuntime, Fault> {
     JsRuntime::try_new(RuntimeOptions {
-        extensions: vec![gate],
-        create_params: Some(v8::CreateParams::default().heap_limits(0, limits.heap_bytes)),
+        extensions: vec![gate()],
+        startup_snapshot: snapshot::get(),
+        create_params: Some(create_params(limits)),
         ..RuntimeOptions::default()
     })
     .map_err(|error| {
@@ -238,6 +261,7 @@ fn prepared(
     constants: &str,
     console: &Console,
 ) -> Option<Ground> {
+    let stringify = stringify(scope)?;
     let [web, outside, bootstrap] =
         scripts.map(|script| v8::Local::<v8::Function>::try_from(v8::Local::new(scope, script)));
     let (web, outside, bootstrap) = (web.ok()?, outside.ok()?, bootstrap.ok()?);
@@ -256,7 +280,17 @@ fn prepared(
         context: v8::Global::new(scope, context),
         retry_after: v8::Global::new(scope, retry_after),
         nothing: v8::Global::new(scope, nothing),
+        stringify: v8::Global::new(scope, stringify),
     })
+}
+
+/// `JSON.stringify`, before anybody can have put another one in its place.
+fn stringify<'s>(scope: &mut v8::PinScope<'s, '_>) -> Option<v8::Local<'s, v8::Function>> {
+    let global = scope.get_current_context().global(scope);
+    let name = v8::String::new(scope, "JSON")?;
+    let json = v8::Local::<v8::Object>::try_from(global.get(scope, name.into())?).ok()?;
+    let name = v8::String::new(scope, "stringify")?;
+    v8::Local::<v8::Function>::try_from(json.get(scope, name.into())?).ok()
 }
 
 fn do_nothing(
@@ -292,12 +326,14 @@ async fn function(
         Settled::TooLate => return Err(Fault::new(FunctionCode::WallLimit, "did not load in time")),
     }
     let (entry, on_error, timeout) = entered(runtime, |scope| exports(scope, &begun))?;
+    let takes_context = entered(runtime, |scope| Some(Ok(takes_context(scope, &entry))))?;
     watch.disarm();
     // A copy before each call is dear. A function that finds `RetryError` by another way than its name makes the
     // chain begin at its first function again, which is as right and only slower.
     let keeps = matches!(on_error, OnError::Pass | OnError::Retry) || source.code.contains("RetryError");
     Ok(Function {
         keeps,
+        takes_context,
         script,
         id: source.id.clone(),
         version: source.version,

@@ -2,7 +2,6 @@
 
 use deno_core::v8;
 use millrace_event::FunctionCode;
-use serde_json::value::RawValue;
 
 use super::Event;
 
@@ -83,11 +82,15 @@ type Refused = (FunctionCode, String);
 
 /// Writes events as JSON text of at most `limit` bytes together. `None` when the engine threw (a cycle, a BigInt,
 /// a `toJSON` of the function).
+///
+/// `stringify` is the function and not the engine's call of the same name: only the function has the fast way for plain
+/// objects, which takes half the time.
 pub(super) fn texts(
     scope: &mut v8::PinScope<'_, '_>,
+    stringify: &v8::Global<v8::Function>,
     events: &[Event<'_>],
     limit: usize,
-) -> Option<Result<Vec<Box<RawValue>>, Refused>> {
+) -> Option<Result<Vec<String>, Refused>> {
     let mut left = limit;
     let mut texts = Vec::with_capacity(events.len());
     for event in events {
@@ -96,7 +99,11 @@ pub(super) fn texts(
             Event::Written(text) => String::from(&**text),
             Event::Value(value) => {
                 let value = v8::Local::new(scope, value);
-                let text = v8::json::stringify(scope, value)?;
+                let this = v8::undefined(scope).into();
+                let text = v8::Local::new(scope, stringify).call(scope, this, &[value])?;
+                let Ok(text) = v8::Local::<v8::String>::try_from(text) else {
+                    return Some(Err(no_object()));
+                };
                 // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
                 if text.length() > left {
                     return Some(Err(too_large(limit)));
@@ -109,17 +116,19 @@ pub(super) fn texts(
             None => return Some(Err(too_large(limit))),
         }
         // `toJSON` can turn an object into anything, even into nothing at all ("undefined").
-        match RawValue::from_string(text) {
-            Ok(text) if text.get().starts_with('{') => texts.push(text),
-            _ => {
-                return Some(Err((
-                    FunctionCode::InvalidReturn,
-                    "toJSON did not give an object".into(),
-                )));
-            }
+        if !text.starts_with('{') {
+            return Some(Err(no_object()));
         }
+        texts.push(text);
     }
     Some(Ok(texts))
+}
+
+fn no_object() -> Refused {
+    (
+        FunctionCode::InvalidReturn,
+        "toJSON did not give an object".into(),
+    )
 }
 
 pub(super) fn too_many(most: usize) -> String {

@@ -230,13 +230,13 @@ fn a_retry_resumes_at_the_function_that_asked_with_the_event_as_it_got_it() {
     assert_eq!(outcomes[0].verdict, Verdict::Retry);
     let resume = outcomes[0].resume.as_ref().expect("a place to go on");
     assert_eq!(
-        (resume.position, resume.event.get()),
+        (resume.position, resume.event.as_str()),
         (1, r#"{"busy":true,"first":1}"#)
     );
     // Still busy: the place and the event stay.
-    let (again, _) = run_from(&chain, 1, &[resume.event.get()]);
+    let (again, _) = run_from(&chain, 1, &[resume.event.as_str()]);
     let still = again[0].resume.as_ref().expect("a place to go on");
-    assert_eq!((still.position, still.event.get()), (1, resume.event.get()));
+    assert_eq!((still.position, still.event.as_str()), (1, resume.event.as_str()));
     let (done, _) = run_from(&chain, 1, &[r#"{"busy":false,"first":1}"#]);
     assert_eq!(
         forwarded(&done[0]),
@@ -286,7 +286,7 @@ fn on_error_retry_resumes_like_a_retry_error() {
     );
     let (outcomes, _) = run(&chain, &["{}"]);
     let resume = outcomes[0].resume.as_ref().expect("a place to go on");
-    assert_eq!((resume.position, resume.event.get()), (1, r#"{"first":1}"#));
+    assert_eq!((resume.position, resume.event.as_str()), (1, r#"{"first":1}"#));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod functions;
 mod limits;
 mod outside;
 mod reach;
+mod snapshot;
 mod typescript;
 mod web;
 
@@ -65,12 +66,12 @@ fn load_of(limits: Limits, codes: &[&str]) -> Load {
     }
 }
 
-fn run(chain: &Chain, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
+fn run(chain: &Chain, events: &[&str]) -> (Vec<Outcome<String>>, Vec<LogLine>) {
     run_from(chain, 0, events)
 }
 
 /// Runs events beginning at the function at `position`.
-fn run_from(chain: &Chain, position: u32, events: &[&str]) -> (Vec<Outcome>, Vec<LogLine>) {
+fn run_from(chain: &Chain, position: u32, events: &[&str]) -> (Vec<Outcome<String>>, Vec<LogLine>) {
     run_within(chain, position, None, events)
 }
 
@@ -80,43 +81,43 @@ fn run_within(
     position: u32,
     budget_ms: Option<u64>,
     events: &[&str],
-) -> (Vec<Outcome>, Vec<LogLine>) {
+) -> (Vec<Outcome<String>>, Vec<LogLine>) {
     let context =
         raw(r#"{"attempt":2,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{"user-agent":"curl/8.5.0"}}"#);
     let events: Vec<_> = events.iter().map(|text| raw(text)).collect();
     let records = events
         .iter()
         .map(|event| Record {
-            context: &context,
-            event,
+            context: context.get(),
+            event: event.get(),
             position,
         })
         .collect();
-    let batch = serde_json::to_vec(&Batch {
+    let batch = Batch {
         chain: "chain",
         version: 1,
         records,
         budget_ms,
-    })
-    .expect("plain");
+    };
+    let batch = batch.encode().expect("it fits");
     let (outcomes, logged) = chain.run(batch, |_| Ok(())).expect("the chain lives");
     assert_eq!(outcomes.len(), events.len());
     (outcomes, logged.lines)
 }
 
 /// One event through one function.
-fn once(code: &str, event: &str) -> Outcome {
+fn once(code: &str, event: &str) -> Outcome<String> {
     run(&open_with(LIMITS, &[code]), &[event]).0.remove(0)
 }
 
 #[track_caller]
-fn forwarded(outcome: &Outcome) -> Vec<&str> {
+fn forwarded(outcome: &Outcome<String>) -> Vec<&str> {
     assert_eq!(outcome.verdict, Verdict::Forward, "{outcome:?}");
-    outcome.events.iter().map(|event| event.get()).collect()
+    outcome.events.iter().map(String::as_str).collect()
 }
 
 #[track_caller]
-fn refused(outcome: &Outcome) -> (FunctionCode, &str) {
+fn refused(outcome: &Outcome<String>) -> (FunctionCode, &str) {
     assert_eq!(outcome.verdict, Verdict::DeadLetter, "{outcome:?}");
     let fault = outcome.fault.as_ref().expect("a dead letter says why");
     (fault.code, &fault.message)

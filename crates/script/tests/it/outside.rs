@@ -17,22 +17,21 @@ fn run_owned(
     chain: &Chain,
     events: &[&str],
     mut owner: impl FnMut(&Call) -> Option<Reply>,
-) -> (Vec<Outcome>, Seen) {
-    let context = raw(r#"{"attempt":0,"headers":{}}"#);
-    let events: Vec<_> = events.iter().map(|text| raw(text)).collect();
+) -> (Vec<Outcome<String>>, Seen) {
     let records = events.iter().map(|event| Record {
-        context: &context,
+        context: r#"{"attempt":0,"headers":{}}"#,
         event,
         position: 0,
     });
-    let batch = serde_json::to_vec(&Batch {
+    let batch = Batch {
         chain: "chain",
         version: 1,
         records: records.collect(),
         budget_ms: None,
-    });
+    };
+    let batch = batch.encode().expect("it fits");
     let (mut seen, mut ids) = (Seen::default(), Vec::new());
-    let ran = chain.run(batch.expect("plain"), |said| {
+    let ran = chain.run(batch, |said| {
         match said {
             Said::Progress(_) => {}
             Said::Call(id, call) => {
@@ -99,11 +98,9 @@ fn calls_of_one_event_wait_at_the_same_time_and_take_their_own_replies() {
     let mut held = Vec::new();
     let chain = open_with(LIMITS, &[code]);
     // The replies come in the opposite order, and only when all three calls were made.
-    let context = raw("{}");
-    let event = raw("{}");
     let records = vec![Record {
-        context: &context,
-        event: &event,
+        context: "{}",
+        event: "{}",
         position: 0,
     }];
     let batch = Batch {
@@ -113,7 +110,7 @@ fn calls_of_one_event_wait_at_the_same_time_and_take_their_own_replies() {
         budget_ms: None,
     };
     let (outcomes, _) = chain
-        .run(serde_json::to_vec(&batch).expect("plain"), |said| {
+        .run(batch.encode().expect("it fits"), |said| {
             if let Said::Call(id, call) = said {
                 let key: serde_json::Value = serde_json::from_str(call.argument.get()).expect("JSON");
                 held.push((

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use millrace_event::FunctionCode;
+use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Batch, Fault, Kind, Log, Progress, Record, Verdicts};
 use millrace_service::Clock;
 
@@ -178,7 +179,7 @@ impl Worker {
                     kind: Kind::Verdicts,
                     id: about,
                     payload,
-                } if about == id => match serde_json::from_slice::<Verdicts>(&payload) {
+                } if about == id => match Verdicts::decode(&payload) {
                     Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events.len() => {
                         self.complaints.as_mut().map(Complaints::read);
                         self.calls.abandon();
@@ -312,23 +313,20 @@ fn log(payload: &[u8], chain: &Chain, metrics: &Metrics, ran: &mut Ran) {
     ran.lines = log.lines;
 }
 
-fn batch(
-    chain: &Chain,
-    events: &[EventInput],
-    budget: Option<Duration>,
-) -> Result<Vec<u8>, serde_json::Error> {
+fn batch(chain: &Chain, events: &[EventInput], budget: Option<Duration>) -> Result<Vec<u8>, PayloadError> {
     let records = events
         .iter()
         .map(|input| Record {
-            context: &input.context,
-            event: &input.event,
+            context: input.context.get(),
+            event: input.event.get(),
             position: input.position,
         })
         .collect();
-    serde_json::to_vec(&Batch {
+    Batch {
         chain: &chain.load.chain,
         version: chain.load.version,
         records,
         budget_ms: budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
-    })
+    }
+    .encode()
 }

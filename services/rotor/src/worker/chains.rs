@@ -1,19 +1,11 @@
 //! The chain versions that this worker keeps ready, the least used one leaving first.
 
-use millrace_event::frame::{Load, Outcome};
+use millrace_event::frame::{Batch, Load, Outcome};
 use millrace_script::{Chain, ChainError, Host, Logged, Said};
-use serde::Deserialize;
-
-/// Which chain version a batch is for; the events are not looked at here.
-#[derive(Deserialize)]
-struct Head {
-    chain: String,
-    version: u64,
-}
 
 /// What became of a batch.
 pub(super) enum Ran {
-    Done(Vec<Outcome>, Logged),
+    Done(Vec<Outcome<String>>, Logged),
     UnknownChain,
 }
 
@@ -57,11 +49,11 @@ impl Chains {
         batch: Vec<u8>,
         tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<Ran, ChainError> {
-        let head: Head = serde_json::from_slice(&batch).map_err(ChainError::Batch)?;
+        let (chain, version) = Batch::chain_of(&batch)?;
         let found = self
             .ready
             .iter()
-            .position(|ready| ready.id == head.chain && ready.version == head.version);
+            .position(|ready| ready.id == chain && ready.version == version);
         let Some(at) = found else {
             return Ok(Ran::UnknownChain);
         };

@@ -1,0 +1,257 @@
+//! Payloads that carry events: a batch and its answer.
+//!
+//! These are not JSON. Nearly all of their bytes are texts of events, and a JSON parser would have to look at each
+//! byte to find where a text ends; here its length stands in front. Integers are little endian, a text is a length
+//! of 4 bytes and that many bytes of UTF-8:
+//!
+//! | Payload | Form |
+//! |---|---|
+//! | [`Batch`] | chain: text; version: 8 bytes; budget: 8, in milliseconds, all ones for none; records: 4; for each: position: 4, context: text, event: text |
+//! | [`Verdicts`] | 0 and nothing else where the chain is unknown; else 1; outcomes: 4; for each: head: text, events: 4, each a text |
+//!
+//! The head of an outcome is a JSON object with `verdict`, `fault`, `retry_after_ms` and `resume`, the place to go on
+//! at: then the last text is the event to go on with. An empty head stands for `forward`.
+//!
+//! A worker runs what somebody else wrote, so what it answers is not believed: [`Verdicts::decode`] reads every text
+//! as JSON before it gives it on.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Batch, Fault, Outcome, Record, Resume, Verdicts};
+use crate::code::Verdict;
+
+/// Why bytes are not a payload.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// They end too early, or too late.
+    #[error("a payload is not as long as it says")]
+    Length,
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text(#[source] std::str::Utf8Error),
+    /// An event or a head is not JSON.
+    #[error("a text is not JSON")]
+    Json(#[source] serde_json::Error),
+    /// A form that this version does not know.
+    #[error("form {0} of a payload is unknown")]
+    Form(u8),
+}
+
+const NO_BUDGET: u64 = u64::MAX;
+
+const UNKNOWN_CHAIN: u8 = 0;
+const OUTCOMES: u8 = 1;
+
+/// An outcome without its texts.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    verdict: Verdict,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fault: Option<Fault>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resume: Option<u32>,
+}
+
+impl<'a> Batch<'a> {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// A text or the number of records does not fit in 4 bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, PayloadError> {
+        let texts = self.records.iter();
+        let size: usize = texts
+            .map(|record| 12 + record.context.len() + record.event.len())
+            .sum();
+        let mut out = Vec::with_capacity(24 + self.chain.len() + size);
+        put_text(&mut out, self.chain)?;
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.budget_ms.unwrap_or(NO_BUDGET).to_le_bytes());
+        put_length(&mut out, self.records.len())?;
+        for record in &self.records {
+            out.extend_from_slice(&record.position.to_le_bytes());
+            put_text(&mut out, record.context)?;
+            put_text(&mut out, record.event)?;
+        }
+        Ok(out)
+    }
+
+    /// Reads one. The texts of its records are not looked at: the engine reads them.
+    ///
+    /// # Errors
+    /// The bytes are not a batch.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, PayloadError> {
+        let mut rest = bytes;
+        let (chain, version) = head_of(&mut rest)?;
+        let budget_ms = u64::from_le_bytes(array(&mut rest)?);
+        let count = length(&mut rest)?;
+        let mut records = Vec::with_capacity(count.min(rest.len()));
+        for _ in 0..count {
+            records.push(Record {
+                position: u32::from_le_bytes(array(&mut rest)?),
+                context: text(&mut rest)?,
+                event: text(&mut rest)?,
+            });
+        }
+        ended(rest)?;
+        Ok(Self {
+            chain,
+            version,
+            records,
+            budget_ms: (budget_ms != NO_BUDGET).then_some(budget_ms),
+        })
+    }
+
+    /// Which chain a batch is for, and its version; its records are not looked at.
+    ///
+    /// # Errors
+    /// The bytes are not a batch.
+    pub fn chain_of(mut bytes: &'a [u8]) -> Result<(&'a str, u64), PayloadError> {
+        head_of(&mut bytes)
+    }
+}
+
+impl Verdicts {
+    /// The bytes of outcomes as a worker has them.
+    ///
+    /// # Errors
+    /// A text or a number does not fit in 4 bytes.
+    pub fn encode(outcomes: &[Outcome<String>]) -> Result<Vec<u8>, PayloadError> {
+        let texts = outcomes.iter().flat_map(|outcome| &outcome.events);
+        let size: usize = texts.map(|text| 4 + text.len()).sum();
+        let mut out = Vec::with_capacity(5 + size + 16 * outcomes.len());
+        out.push(OUTCOMES);
+        put_length(&mut out, outcomes.len())?;
+        for outcome in outcomes {
+            let plain = outcome.verdict == Verdict::Forward
+                && outcome.fault.is_none()
+                && outcome.retry_after_ms.is_none()
+                && outcome.resume.is_none();
+            if plain {
+                put_length(&mut out, 0)?;
+            } else {
+                let head = Head {
+                    verdict: outcome.verdict,
+                    fault: outcome.fault.clone(),
+                    retry_after_ms: outcome.retry_after_ms,
+                    resume: outcome.resume.as_ref().map(|resume| resume.position),
+                };
+                put_text(
+                    &mut out,
+                    &serde_json::to_string(&head).map_err(PayloadError::Json)?,
+                )?;
+            }
+            let kept = outcome.resume.as_ref().map(|resume| &resume.event);
+            put_length(&mut out, outcome.events.len() + usize::from(kept.is_some()))?;
+            for event in outcome.events.iter().chain(kept) {
+                put_text(&mut out, event)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The bytes of [`Verdicts::UnknownChain`].
+    pub fn unknown_chain() -> Vec<u8> {
+        vec![UNKNOWN_CHAIN]
+    }
+
+    /// Reads one, each of its texts as JSON.
+    ///
+    /// # Errors
+    /// The bytes are not verdicts, or a text in them is not JSON.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+        let mut rest = bytes;
+        let [form] = array(&mut rest)?;
+        if form == UNKNOWN_CHAIN {
+            ended(rest)?;
+            return Ok(Self::UnknownChain);
+        }
+        if form != OUTCOMES {
+            return Err(PayloadError::Form(form));
+        }
+        let count = length(&mut rest)?;
+        let mut outcomes = Vec::with_capacity(count.min(rest.len()));
+        for _ in 0..count {
+            outcomes.push(outcome(&mut rest)?);
+        }
+        ended(rest)?;
+        Ok(Self::Outcomes(outcomes))
+    }
+}
+
+fn outcome(rest: &mut &[u8]) -> Result<Outcome, PayloadError> {
+    let head = text(rest)?;
+    let head = if head.is_empty() {
+        Head {
+            verdict: Verdict::Forward,
+            fault: None,
+            retry_after_ms: None,
+            resume: None,
+        }
+    } else {
+        serde_json::from_str(head).map_err(PayloadError::Json)?
+    };
+    let count = length(rest)?;
+    let mut events = Vec::with_capacity(count.min(rest.len()));
+    for _ in 0..count {
+        let event: &RawValue = serde_json::from_str(text(rest)?).map_err(PayloadError::Json)?;
+        events.push(event.to_owned());
+    }
+    let resume = match head.resume {
+        Some(position) => Some(Resume {
+            position,
+            event: events.pop().ok_or(PayloadError::Length)?,
+        }),
+        None => None,
+    };
+    Ok(Outcome {
+        verdict: head.verdict,
+        events,
+        fault: head.fault,
+        retry_after_ms: head.retry_after_ms,
+        resume,
+    })
+}
+
+fn head_of<'a>(rest: &mut &'a [u8]) -> Result<(&'a str, u64), PayloadError> {
+    Ok((text(rest)?, u64::from_le_bytes(array(rest)?)))
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) -> Result<(), PayloadError> {
+    let length = u32::try_from(length).map_err(|_| PayloadError::Length)?;
+    out.extend_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), PayloadError> {
+    put_length(out, text.len())?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], PayloadError> {
+    let (bytes, behind) = rest.split_first_chunk().ok_or(PayloadError::Length)?;
+    *rest = behind;
+    Ok(*bytes)
+}
+
+fn length(rest: &mut &[u8]) -> Result<usize, PayloadError> {
+    usize::try_from(u32::from_le_bytes(array(rest)?)).map_err(|_| PayloadError::Length)
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, PayloadError> {
+    let length = length(rest)?;
+    let (bytes, behind) = rest.split_at_checked(length).ok_or(PayloadError::Length)?;
+    *rest = behind;
+    std::str::from_utf8(bytes).map_err(PayloadError::Text)
+}
+
+fn ended(rest: &[u8]) -> Result<(), PayloadError> {
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(PayloadError::Length)
+    }
+}
