@@ -75,7 +75,7 @@ test-quickjs *args: ready
 lint: ready
     @exec python3 -m stack lint
 
-# long proofs: model, chaos, freshness; `prove NAME --help` says which flags each takes
+# long proofs: model, chaos, freshness, hostile; `prove NAME --help` says which flags each takes
 [no-exit-message]
 prove what *args: ready
     @exec python3 -m stack prove "$@"

@@ -18,6 +18,8 @@ class Proof(NamedTuple):
     package: str
     needs: Tuple[str, ...] = ()
     """Parts of the stack. Where any is needed, the services are built too: the program starts them itself."""
+    test: str = ""
+    """The package's test that is the program, for one that `./dev test` runs too, in short."""
 
 
 PROOFS = {
@@ -25,6 +27,7 @@ PROOFS = {
     "freshness": Proof("millrace-freshness", ("kafka", "clickhouse", "postgres", "redis")),
     # Broker and ClickHouse are its own: it kills them.
     "chaos": Proof("millrace-chaos", ("postgres", "redis")),
+    "hostile": Proof("millrace-rotor", ("kafka", "postgres", "redis"), test="hostile"),
 }
 
 
@@ -46,6 +49,9 @@ def run(arguments: List[str]) -> None:
             if own not in proof.needs:
                 parts[own].install()
         environment = parts.test_addresses()
+    if proof.test:
+        rust.cargo(["test", "--quiet", "-p", proof.package, "--test", proof.test, "--", *flags], environment)
+        return
     rust.cargo(["build", "--quiet", "-p", proof.package])
     program = str(rust.binary(proof.package))
     os.chdir(ROOT)

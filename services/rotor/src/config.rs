@@ -104,6 +104,9 @@ pub struct Workers {
     pub sandbox: Sandbox,
     /// Chain versions that one worker keeps ready.
     pub chains: NonZeroUsize,
+    /// How long a worker keeps one that nobody uses; whole seconds.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
     /// Resident memory at which a worker is killed.
     pub rss_limit: ByteSize,
     /// What a worker gets on top of an event's own limit before it is killed.
@@ -190,6 +193,7 @@ impl Default for Workers {
             count: None,
             sandbox: Sandbox::On,
             chains: pool.chains,
+            idle: pool.idle,
             rss_limit: ByteSize::bytes(pool.rss_limit),
             grace: pool.grace,
         }
@@ -226,6 +230,7 @@ impl Workers {
             workers: self.count.unwrap_or(defaults.workers),
             sandbox: self.sandbox == Sandbox::On,
             chains: self.chains,
+            idle: self.idle,
             rss_limit: self.rss_limit.get(),
             grace: self.grace,
             kills: kills.unwrap_or(defaults.kills),

@@ -44,6 +44,8 @@ pub struct Config {
     pub sandbox: bool,
     /// Chain versions that one worker keeps ready.
     pub chains: NonZeroUsize,
+    /// How long a worker keeps a chain version that nobody uses; whole seconds.
+    pub idle: Duration,
     /// Resident memory at which a worker is killed, in bytes.
     pub rss_limit: u64,
     /// What a worker gets on top of an event's own limit before it is killed.
@@ -63,6 +65,7 @@ impl Default for Config {
             queue: NonZeroUsize::MIN.saturating_add(63),
             sandbox: true,
             chains: NonZeroUsize::MIN.saturating_add(31),
+            idle: Duration::from_secs(300),
             rss_limit: 512 << 20,
             grace: Duration::from_millis(500),
             kills: NonZeroUsize::MIN.saturating_add(4),

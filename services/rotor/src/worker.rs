@@ -12,12 +12,13 @@ use std::io::{Error, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SyncSender};
+use std::time::Duration;
 
 use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Kind, Load, Log, Progress, Reply, Verdicts};
 use millrace_script::{ChainError, Host, Replies, Said};
-use millrace_service::Causes;
+use millrace_service::{Causes, Clock, SystemClock};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use chains::{Chains, Ran};
@@ -29,6 +30,9 @@ const EXIT_REFUSED: u8 = 70;
 /// Chain versions kept ready in one worker unless it is told otherwise.
 const DEFAULT_CHAINS: usize = 32;
 
+/// How long one that nobody uses is kept unless it is told otherwise.
+const DEFAULT_IDLE: Duration = Duration::from_secs(300);
+
 /// Frames that were read and not looked at yet: a chain and a batch for it.
 const FRAMES: usize = 2;
 
@@ -37,13 +41,14 @@ const FRAMES: usize = 2;
 struct Options {
     sandbox: bool,
     chains: usize,
+    idle: Duration,
     probe: bool,
 }
 
 /// Why a worker ends other than by its parent's wish.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
-    #[error("usage: worker [--sandbox on|off] [--chains N] [--probe]")]
+    #[error("usage: worker [--sandbox on|off] [--chains N] [--idle-seconds N] [--probe]")]
     Usage,
     #[error("standard input is not a socket")]
     Socket(#[source] Error),
@@ -103,7 +108,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), WorkerError> {
         .spawn(move || read(reader, &replies, &sender))
         .map_err(WorkerError::Prepare)?;
     wire.send(Kind::Progress, 0, &Progress::default())?;
-    serve(&mut wire, &frames, &mut Chains::new(host, options.chains))
+    serve(
+        &mut wire,
+        &frames,
+        &mut Chains::new(host, options.chains, options.idle),
+    )
 }
 
 /// Dies with the parent, dies first when memory is short, leaves no core behind.
@@ -169,25 +178,42 @@ fn serve(
     frames: &Receiver<Result<Incoming, WorkerError>>,
     chains: &mut Chains,
 ) -> Result<(), WorkerError> {
-    while let Ok(frame) = frames.recv() {
+    let clock = SystemClock;
+    loop {
+        let frame = match chains.tidy(clock.instant()) {
+            Some(due) => match frames.recv_timeout(due) {
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(frame) => frame,
+            },
+            None => match frames.recv() {
+                Err(RecvError) => return Ok(()),
+                Ok(frame) => frame,
+            },
+        };
         let (kind, id, payload) = frame?;
         match kind {
             Kind::Load => {
                 let load: Load = serde_json::from_slice(&payload).map_err(WorkerError::Frame)?;
-                chains.load(load)?;
+                chains.load(load, clock.instant())?;
             }
-            Kind::Batch => batch(wire, chains, id, payload)?,
+            Kind::Batch => batch(wire, chains, id, payload, &clock)?,
             Kind::Progress | Kind::Verdicts | Kind::Call | Kind::Reply | Kind::Log | Kind::Cancel => {
                 return Err(WorkerError::Kind(kind));
             }
         }
     }
-    Ok(())
 }
 
-fn batch(wire: &mut Writer, chains: &mut Chains, id: u64, payload: Vec<u8>) -> Result<(), WorkerError> {
+fn batch(
+    wire: &mut Writer,
+    chains: &mut Chains,
+    id: u64,
+    payload: Vec<u8>,
+    clock: &dyn Clock,
+) -> Result<(), WorkerError> {
     let mut told = Progress::default();
-    let ran = chains.run(payload, |said| {
+    let ran = chains.run(payload, clock, |said| {
         let sent = match said {
             Said::Progress(progress) if progress == told => Ok(()),
             Said::Progress(progress) => {
@@ -219,6 +245,7 @@ impl Options {
         let mut options = Self {
             sandbox: true,
             chains: DEFAULT_CHAINS,
+            idle: DEFAULT_IDLE,
             probe: false,
         };
         while let Some(argument) = arguments.next() {
@@ -228,6 +255,10 @@ impl Options {
                 Some("--sandbox") => match value().as_deref() {
                     Some("on") => options.sandbox = true,
                     Some("off") => options.sandbox = false,
+                    _ => return Err(WorkerError::Usage),
+                },
+                Some("--idle-seconds") => match value().and_then(|value| value.parse().ok()) {
+                    Some(seconds) if seconds > 0 => options.idle = Duration::from_secs(seconds),
                     _ => return Err(WorkerError::Usage),
                 },
                 Some("--chains") => match value().and_then(|value| value.parse().ok()) {

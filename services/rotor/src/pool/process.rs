@@ -67,6 +67,7 @@ impl Worker {
             .arg("worker")
             .args(["--sandbox", if config.sandbox { "on" } else { "off" }])
             .args(["--chains", &config.chains.to_string()])
+            .args(["--idle-seconds", &config.idle.as_secs().max(1).to_string()])
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

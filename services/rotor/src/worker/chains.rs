@@ -1,7 +1,11 @@
-//! The chain versions that this worker keeps ready, the least used one leaving first.
+//! The chain versions that this worker keeps ready: the one used least leaves first, one that nobody uses leaves after a
+//! while, and gives its memory back.
+
+use std::time::{Duration, Instant};
 
 use millrace_event::frame::{Batch, Load, Outcome};
 use millrace_script::{Chain, ChainError, Host, Logged, Said};
+use millrace_service::Clock;
 
 /// What became of a batch.
 pub(super) enum Ran {
@@ -13,40 +17,58 @@ struct Ready {
     id: String,
     version: u64,
     chain: Chain,
+    used: Instant,
 }
 
 /// Bounded: at most `capacity` isolates, in order of use, the last used at the end.
 pub(super) struct Chains {
     host: Host,
     capacity: usize,
+    idle: Duration,
     ready: Vec<Ready>,
 }
 
 impl Chains {
-    pub(super) fn new(host: Host, capacity: usize) -> Self {
+    pub(super) fn new(host: Host, capacity: usize, idle: Duration) -> Self {
         Self {
             host,
             capacity,
+            idle,
             ready: Vec::new(),
         }
     }
 
     /// Keeps a chain version ready; the other versions of that chain go.
-    pub(super) fn load(&mut self, load: Load) -> Result<(), ChainError> {
+    pub(super) fn load(&mut self, load: Load, now: Instant) -> Result<(), ChainError> {
         self.ready.retain(|ready| ready.id != load.chain);
         if self.ready.len() >= self.capacity {
             self.ready.remove(0);
         }
         let (id, version) = (load.chain.clone(), load.version);
         let chain = self.host.open(load)?;
-        self.ready.push(Ready { id, version, chain });
+        self.ready.push(Ready {
+            id,
+            version,
+            chain,
+            used: now,
+        });
         Ok(())
+    }
+
+    /// Lets those go that nobody used for too long, and says when the next one is due; `None` while there is none.
+    pub(super) fn tidy(&mut self, now: Instant) -> Option<Duration> {
+        let idle = self.idle;
+        self.ready
+            .retain(|ready| now.saturating_duration_since(ready.used) < idle);
+        let oldest = self.ready.iter().map(|ready| ready.used).min()?;
+        Some((oldest + idle).saturating_duration_since(now))
     }
 
     /// Runs a batch on the chain it names.
     pub(super) fn run(
         &mut self,
         batch: Vec<u8>,
+        clock: &dyn Clock,
         tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<Ran, ChainError> {
         let (chain, version) = Batch::chain_of(&batch)?;
@@ -57,8 +79,9 @@ impl Chains {
         let Some(at) = found else {
             return Ok(Ran::UnknownChain);
         };
-        let ready = self.ready.remove(at);
+        let mut ready = self.ready.remove(at);
         let ran = ready.chain.run(batch, tell);
+        ready.used = clock.instant();
         self.ready.push(ready);
         ran.map(|(outcomes, logged)| Ran::Done(outcomes, logged))
     }

@@ -23,7 +23,7 @@ use millrace_testkit::wait::until;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use super::BINARY;
+use crate::BINARY;
 
 /// The variable that names a Redis.
 const REDIS: &str = "MILLRACE_TEST_REDIS";

@@ -9,6 +9,7 @@ use millrace_event::frame::{Function, Limits, Load, Outcome, Text};
 use millrace_event::{FunctionCode, Verdict};
 use millrace_rotor::pool::{Chain, Config, EventInput, Metrics, Pool};
 use millrace_service::{Readiness, SystemClock};
+use millrace_testkit::wait::until;
 use serde_json::value::RawValue;
 
 use super::{BINARY, children};
@@ -240,8 +241,8 @@ async fn a_builtin_that_cannot_be_interrupted_is_ended_by_the_deadline() {
     one_guilty(body, 1000, &[FunctionCode::WallLimit]).await;
     let body = "const big = 'x'.repeat(2 ** 20); let n = 0; for (;;) n += big.indexOf('y'.repeat(2 ** 12));";
     one_guilty(body, 1000, &[FunctionCode::WallLimit]).await;
-    // Minutes within one call of the engine's own code, in 6 MiB.
-    let body = "'x'.repeat(2 ** 22).indexOf('y' + 'x'.repeat(2 ** 21));";
+    // A long time within one call of the engine's own code, in 12 MiB.
+    let body = "'x'.repeat(2 ** 23).indexOf('x'.repeat(2 ** 21) + 'y' + 'x'.repeat(2 ** 21));";
     one_guilty(body, 1000, &[FunctionCode::WallLimit]).await;
 }
 
@@ -372,5 +373,45 @@ async fn a_worker_that_is_killed_from_outside_costs_nothing() {
     assert!(
         text.contains(r#"millrace_workers_deaths_total{reason="worker_crashed"} 1"#),
         "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_isolate_that_nobody_uses_leaves_its_worker_and_comes_back_when_it_is_needed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("rotor");
+    std::os::unix::fs::symlink(BINARY, &program).expect("a link");
+    let config = Config {
+        workers: NonZeroUsize::MIN,
+        idle: Duration::from_secs(1),
+        program: Some(program.clone()),
+        ..Config::default()
+    };
+    let metrics = millrace_service::Metrics::default().register(Metrics::register);
+    let condition = Readiness::default().condition("workers");
+    let pool = Pool::start(config, metrics, Arc::new(SystemClock), &condition).expect("threads");
+    let code = "let count = 0; export default () => ({ count: count += 1 });";
+    let chain = chain("idle", 1, 10_000, code);
+    let one = || pool.run(Arc::clone(&chain), events(&["{}"]));
+    assert_eq!(forwarded(&one().await.expect("open")[0]), r#"{"count":1}"#);
+    let worker = children(std::process::id()).into_iter().find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(program.as_os_str().as_encoded_bytes())
+    });
+    let tasks = format!("/proc/{}/task", worker.expect("a worker"));
+    let has_isolate = || {
+        let tasks = std::fs::read_dir(&tasks).expect("it runs").flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.into_iter().any(|name| name.trim() == "chain")
+    };
+    until("the end of the idle isolate", Duration::from_secs(60), || async {
+        Ok((!has_isolate()).then_some(()))
+    })
+    .await
+    .expect("it leaves");
+    assert_eq!(
+        forwarded(&one().await.expect("open")[0]),
+        r#"{"count":1}"#,
+        "loaded anew"
     );
 }
