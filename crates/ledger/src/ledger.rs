@@ -172,6 +172,12 @@ impl Ledger {
         Some(self.metadata.ask_until).filter(|until| *until > self.settled)
     }
 
+    /// How many numbers have not come of the journals in the metadata, though later ones have.
+    pub fn missing_numbers(&self) -> u64 {
+        let holes = self.metadata.watermarks.values().flat_map(|mark| mark.holes());
+        holes.fold(0, |sum, hole| sum.saturating_add(hole.end - hole.start))
+    }
+
     /// The plan that is being carried out.
     pub const fn current_plan(&self) -> Option<&Plan> {
         self.metadata.plan.as_ref()

@@ -25,6 +25,12 @@ struct CountedRow {
     copies: u64,
 }
 
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct SumRow {
+    rows: u64,
+    different: u64,
+}
+
 /// A line of the answer to `KILL QUERY`; it has columns that are of no use here.
 #[derive(serde::Deserialize)]
 struct KilledRow {
@@ -65,6 +71,15 @@ impl Warehouse {
         seqs: &[u64],
     ) -> Result<BTreeSet<(u64, u16)>, Error> {
         let mut held = BTreeSet::new();
+        // Mostly a table holds none of them, and then the range says so at a fraction of the cost.
+        if let (Some(first), Some(last), true) = (
+            seqs.iter().min(),
+            seqs.iter().max(),
+            seqs.len() > SEQS_PER_QUERY / 10,
+        ) && self.sum(table, journal, partition, *first..=*last).await?.0 == 0
+        {
+            return Ok(held);
+        }
         for some in seqs.chunks(SEQS_PER_QUERY) {
             let mut sql = format!(
                 "SELECT _seq AS seq, _sub AS sub FROM {} WHERE _journal = {} AND _partition = {partition} AND _seq IN (",
@@ -110,6 +125,32 @@ impl Warehouse {
             .into_iter()
             .map(|row| ((row.seq, row.sub), row.copies))
             .collect())
+    }
+
+    /// How many rows a table holds of a range of events, and how many different ones.
+    ///
+    /// # Errors
+    /// The server does not answer or refuses.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn sum(
+        &self,
+        table: &TableName,
+        journal: JournalId,
+        partition: u32,
+        seqs: RangeInclusive<u64>,
+    ) -> Result<(u64, u64), Error> {
+        let sql = format!(
+            "SELECT count() AS rows, uniqExact(_seq, _sub) AS different FROM {} WHERE _journal = {} \
+             AND _partition = {partition} AND _seq BETWEEN {} AND {} SETTINGS select_sequential_consistency = 1",
+            table.quoted(),
+            journal.0,
+            seqs.start(),
+            seqs.end()
+        );
+        let sum: SumRow = self.bounded(self.client().query(&sql).fetch_one()).await?;
+        Ok((sum.rows, sum.different))
     }
 
     /// Ends every query whose id starts with `prefix`, and waits until they are over.

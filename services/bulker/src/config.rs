@@ -11,6 +11,8 @@ use millrace_service::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::{accounts, audit};
+
 /// The port of health, readiness, version and metrics.
 pub const DEFAULT_PORT: u16 = 3042;
 
@@ -34,6 +36,10 @@ pub struct Configuration {
     pub memory: Memory,
     /// `[stall]`
     pub stall: Stall,
+    /// `[accounts]`
+    pub accounts: accounts::Config,
+    /// `[audit]`
+    pub audit: audit::Config,
     /// `[admin]`
     pub admin: Admin,
     /// `[telemetry]`
@@ -133,6 +139,8 @@ impl Default for Configuration {
             insert: Insert::default(),
             memory: Memory::default(),
             stall: Stall::default(),
+            accounts: accounts::Config::default(),
+            audit: audit::Config::default(),
             admin: Admin {
                 listen: Some(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT))),
             },
@@ -175,6 +183,9 @@ impl Checked for Configuration {
         }
         if self.insert.per_second == 0 {
             faults.add("insert.per_second", "at least one insert a second is needed");
+        }
+        if self.accounts.rows == 0 {
+            faults.add("accounts.rows", "at least one row is needed");
         }
         if self.stall.after.is_zero() {
             faults.add("stall.after", "must be longer than nothing");

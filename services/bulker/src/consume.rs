@@ -12,6 +12,7 @@ use millrace_service::{Causes, Condition, Context, Shutdown};
 use millrace_warehouse::Warehouse;
 use tokio::task::JoinSet;
 
+use crate::accounts::{self, Accounts};
 use crate::config::Configuration;
 use crate::error::Error;
 use crate::metrics::{Kind, Metrics};
@@ -53,6 +54,11 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
+    let accounts = tokio::spawn(accounts::run(
+        accounts_of(&context, &connection, &warehouse)?,
+        context.readiness.observation("accounts"),
+        shutdown.clone(),
+    ));
     let ends = LogEnds::new(&connection, &configuration.topics.transformed)
         .context("the client for the log's ends could not be made")?;
     while !shutdown.is_requested() {
@@ -93,7 +99,26 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
             tokio::time::sleep(SESSION_PAUSE).await;
         }
     }
-    Ok(())
+    accounts.await.context("the accounts' task panicked")
+}
+
+fn accounts_of(
+    context: &Context<Configuration>,
+    connection: &Connection,
+    warehouse: &Warehouse,
+) -> anyhow::Result<Arc<Accounts>> {
+    let configuration = &context.config;
+    Ok(Arc::new(Accounts {
+        connection: connection.clone(),
+        group: Accounts::group_of(&configuration.consumer),
+        topics: configuration.topics.clone(),
+        warehouse: warehouse.clone(),
+        database: configuration.clickhouse.database.parse()?,
+        config: configuration.accounts.clone(),
+        deadline: configuration.insert.deadline,
+        longest_pause: configuration.insert.longest_pause,
+        metrics: context.metrics.register(accounts::Metrics::register),
+    }))
 }
 
 fn warehouse(configuration: &Configuration) -> Warehouse {

@@ -9,7 +9,11 @@
 //! anything of it is written, and its offset only after ClickHouse and Kafka have answered for all of it. After
 //! anything uncertain the table is asked what it holds. While a chunk is written the next one is gathered; what all
 //! partitions hold together is bounded. `docs/delivery.md` has the whole argument.
+//!
+//! Beside it, and apart from it, [`accounts`] fills the tables of requests and log lines.
 
+pub mod accounts;
+pub mod audit;
 pub mod claim;
 pub mod config;
 pub mod consume;

@@ -7,6 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::audit;
+
 /// A counter's one label, from a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Kind {
@@ -55,6 +57,8 @@ pub struct Metrics {
     pub sessions_ended: Family<Kind, Counter>,
     /// Seconds from a chunk's plan to its commit.
     pub chunk_seconds: Histogram,
+    /// What the audit found.
+    pub audit: audit::Metrics,
 }
 
 impl Metrics {
@@ -83,8 +87,13 @@ impl Metrics {
             view_failures: Counter::default(),
             sessions_ended: Family::default(),
             chunk_seconds: Histogram::new(seconds),
+            audit: audit::Metrics::default(),
         };
         let registry = registry.sub_registry_with_prefix("bulker");
+        let metrics = Self {
+            audit: audit::Metrics::register(registry),
+            ..metrics
+        };
         registry.register(
             "records",
             "Records settled, by what they were",

@@ -13,8 +13,10 @@ use millrace_ledger::{Leaving, Ledger, MetadataError, Plan, Recovery, Stop};
 use millrace_service::{Clock, Condition, Traceparent, failpoint};
 use millrace_warehouse::TableName;
 use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use crate::audit::Account;
 use crate::claim::Claim;
 use crate::config::Configuration;
 use crate::error::Error;
@@ -39,6 +41,7 @@ pub struct Task {
     clock: Arc<dyn Clock>,
     /// Counts the commits of this assignment: part of the query ids.
     commits: u64,
+    account: Account,
 }
 
 /// Works on a partition until it is taken away.
@@ -62,8 +65,9 @@ pub async fn run(
         Ok(restored) => restored,
         Err(reason) => {
             writer.metrics.stopped.inc();
-            tracing::error!(partition = number, %reason, "the partition stops");
-            healthy.fails(format!("partition {number} stopped: {reason}"));
+            let advice = format!("`millctl ledger adopt --partition {number}` lets it go on");
+            tracing::error!(partition = number, %reason, advice, "the partition stops");
+            healthy.fails(format!("partition {number} stopped: {reason}; {advice}"));
             // It stays ours, so that nobody else reads past what is not understood.
             partition.revoked.cancelled().await;
             if writer.metrics.stopped.dec() == 1 {
@@ -77,6 +81,7 @@ pub async fn run(
     let claim = Claim::new(&partition, ledger.settled_offset());
     let _watched = watch.over(number, &claim);
     writer.pace.assigned();
+    let account = Account::new(&configuration.audit, writer.metrics.audit.clone());
     let mut task = Task {
         partition,
         ledger,
@@ -84,6 +89,7 @@ pub async fn run(
         writer,
         clock,
         commits: 0,
+        account,
     };
     let ended = task.work(recovery, &mut gatherer).await;
     task.writer.pace.released();
@@ -159,7 +165,11 @@ impl Task {
     async fn write_beside(&mut self, mut chunk: Vec<Record>, gatherer: &mut Gatherer) -> Result<(), Error> {
         let rest = tokio::select! {
             biased;
-            rest = self.write(&mut chunk, false) => rest?,
+            rest = async {
+                let rest = self.write(&mut chunk, false).await?;
+                self.look().await?;
+                Ok::<_, Error>(rest)
+            } => rest?,
             never = gatherer.ahead() => match never {},
         };
         gatherer.put_back(rest);
@@ -179,16 +189,26 @@ impl Task {
         gatherer.limit_bytes(self.partition.share.bytes() / CHUNKS_IN_A_SHARE);
     }
 
-    async fn fill(&self, gatherer: &mut Gatherer) -> Result<(), Error> {
+    async fn fill(&mut self, gatherer: &mut Gatherer) -> Result<(), Error> {
         self.limit(gatherer);
-        tokio::select! {
-            biased;
-            () = self.partition.revoked.cancelled() => Err(Error::Revoked),
-            filled = gatherer.fill() => match filled {
-                Filled::Closed => Ok(()),
-                Filled::Ended => Err(Error::Revoked),
-            },
+        loop {
+            tokio::select! {
+                biased;
+                () = self.partition.revoked.cancelled() => return Err(Error::Revoked),
+                filled = gatherer.fill() => return match filled {
+                    Filled::Closed => Ok(()),
+                    Filled::Ended => Err(Error::Revoked),
+                },
+                () = self.account.falls_due() => self.look().await?,
+            }
         }
+    }
+
+    /// Compares what was written with what the tables hold, where that is due. Nothing of this partition is on its way
+    /// meanwhile.
+    async fn look(&mut self) -> Result<(), Error> {
+        let (number, revoked) = (self.partition.number, &self.partition.revoked);
+        self.account.look(&self.writer.warehouse, number, revoked).await
     }
 
     /// Finishes what a predecessor planned and may have written in part.
@@ -248,7 +268,9 @@ impl Task {
     async fn settle(&mut self, next: Option<u64>) -> Result<Commit, Error> {
         let settlement = self.ledger.settlement();
         self.write_leaving(settlement.leaving()).await?;
-        Ok(self.ledger.settled(settlement, next)?)
+        let commit = self.ledger.settled(settlement, next)?;
+        self.account.holes(self.ledger.missing_numbers());
+        Ok(commit)
     }
 
     async fn write_leaving(&self, leaving: &[Leaving]) -> Result<(), Error> {
@@ -327,7 +349,11 @@ impl Task {
         let spans = trace(&sorted.traces, number);
         let first = spans.first().cloned().unwrap_or_else(tracing::Span::none);
         let job = self.job(&sorted, uncertain);
-        self.writer.write(&job).instrument(first).await
+        let written = self.writer.write(&job).instrument(first).await?;
+        if matches!(written, Written::All) {
+            self.account.note(&sorted, Instant::now());
+        }
+        Ok(written)
     }
 
     fn name(

@@ -275,3 +275,60 @@ async fn a_dead_letter_is_listed_counted_shown_and_sent_round_again_only_when_th
         Some(id(0, 1).to_string().as_str())
     );
 }
+
+#[tokio::test]
+async fn the_bulker_itself_counts_rows_that_its_tables_doubled_or_lost() {
+    let quick = |name, text: &str| (name, text.to_owned());
+    let settings = vec![
+        quick("MILLRACE__AUDIT__EVERY", "200ms"),
+        quick("MILLRACE__CHUNK__TIME", "20ms"),
+    ];
+    let bench = Bench::start(settings).await;
+    let table = &bench.pipeline.table;
+    bench.send(0, bench.events(0, 0, 1)).await;
+    bench
+        .pipeline
+        .rows(1, PATIENCE)
+        .await
+        .expect("the partition is the bulker's");
+    // Somebody copies a row to where number 5 will be, and makes a table whose engine merges rows away.
+    let lossy = format!("{table}_lossy");
+    for sql in [
+        format!("INSERT INTO {table} SELECT * REPLACE (5 AS _seq) FROM {table} WHERE n = 0"),
+        format!(
+            "CREATE TABLE {lossy} ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY event \
+             SETTINGS non_replicated_deduplication_window = 10000 AS SELECT * FROM {table} WHERE false"
+        ),
+    ] {
+        bench.pipeline.execute(&sql).await.expect("done by hand");
+    }
+    let event = r#"{"type":"track","event":"Tested"}"#;
+    let into_lossy = |seq| bench.write(id(0, seq), 0, Verdict::Forward, (&lossy, None), &[event]);
+    let mut records = bench.events(0, 1, 10);
+    records.extend((11..21).map(into_lossy));
+    // One record after the hole of 21 to 23.
+    records.extend(bench.events(0, 24, 1));
+    bench.send(0, records).await;
+    let found = |kind: &'static str| {
+        bench
+            .pipeline
+            .metric("bulker", "millrace_bulker_audited_rows_total", kind)
+    };
+    let audited = until("the audit has seen it", PATIENCE, || async {
+        let (duplicated, missing) = (found("duplicated").await?, found("missing").await?);
+        Ok((duplicated >= 1.0 && missing >= 1.0).then_some((duplicated, missing)))
+    });
+    let audited = audited.await;
+    assert!(audited.is_ok(), "{audited:?}: {}", bench.pipeline.tails());
+    let (duplicated, _) = audited.expect("it is counted");
+    assert_eq!(duplicated, 1.0);
+    let all = until("every row was looked for", PATIENCE, || async {
+        let (right, missing) = (found("right").await?, found("missing").await?);
+        Ok((right + missing >= 22.0).then_some(right + missing))
+    });
+    assert_eq!(all.await.expect("they are"), 22.0, "each row once");
+    let holes = bench
+        .pipeline
+        .metric("bulker", "millrace_bulker_hole_numbers", "");
+    assert_eq!(holes.await.expect("there"), 3.0);
+}
