@@ -1,6 +1,7 @@
 //! The faults, each of which leaves everything running again.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -221,12 +222,24 @@ impl World {
             *self.tally.steps.entry((*site).to_owned()).or_default() += 1;
         }
         let process = self.pipeline.process(service);
-        if hit && !held {
-            process.killed(STEP).await?;
-            self.tally.killed(service);
-            process.start_again()?;
+        if hit && held {
+            return Ok(());
         }
-        Ok(())
+        match process.ended()? {
+            Some(status) if status.signal() != Some(Signal::KILL.as_raw()) => {
+                bail!("{service} ended by itself with {status}:\n{}", process.tail())
+            }
+            Some(_) => {}
+            None => {
+                // A step that was not met yet would be met in the middle of another fault.
+                if !hit {
+                    process.signal(Signal::KILL)?;
+                }
+                process.killed(STEP).await?;
+            }
+        }
+        self.tally.killed(service);
+        process.start_again()
     }
 
     async fn stop(&mut self, service: &'static str) -> Result<()> {
