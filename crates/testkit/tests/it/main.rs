@@ -8,6 +8,7 @@ mod load;
 mod oracle;
 mod outage;
 mod traces;
+mod twins;
 
 use std::io::Write as _;
 use std::time::Duration;
