@@ -7,6 +7,7 @@
 //! An isolate lives on the thread that made it, within a Tokio runtime. Once it was stopped it is spent.
 
 mod calls;
+mod engine;
 mod fault;
 mod load;
 mod native;

@@ -27,7 +27,7 @@ def build_release(arguments: List[str]) -> None:
     """`build-release CPU`: all programs, as they are shipped."""
     engine = setup.ensure(Layout.local())
     rust.build_release(engine, Layout.local().base, _cpu(arguments))
-    console.line(f"the programs are in {rust.release('').relative_to(ROOT)}")
+    console.line(f"the programs are in {rust.release(rust.ROTOR).parent.relative_to(ROOT)}")
 
 
 def run(arguments: List[str]) -> None:

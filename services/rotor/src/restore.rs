@@ -86,7 +86,7 @@ fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
 /// A name that the engine may move: all digits.
 fn is_index_key(bytes: &[u8], start: usize, end: usize) -> bool {
     let name = bytes.get(start + 1..end - 1).unwrap_or_default();
-    !name.is_empty()
+    name.first().is_some_and(u8::is_ascii_digit)
         && name.iter().all(u8::is_ascii_digit)
         && bytes
             .get(end..)

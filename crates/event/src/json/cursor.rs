@@ -109,6 +109,7 @@ const fn eight(byte: u8) -> u64 {
 
 /// The high bit of every byte of `word` that is zero. A byte above a zero one may be marked though it is 1; the
 /// lowest mark is always right.
+#[inline]
 const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(eight(1)) & !word & eight(0x80)
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deno_core::{Extension, JsRuntime, OpDecl, RuntimeOptions, v8};
+use deno_core::{JsRuntime, v8};
 use millrace_event::FunctionCode;
 use millrace_event::frame::{self, Fault, Load};
 use serde_json::value::RawValue;
 
+use super::engine::runtime;
 use super::fault::{Described, describe, duration};
 use super::native::natives;
 use super::settle::{Settled, settle};
 use super::signature::takes_context;
-use super::snapshot;
 use super::timers::Timers;
 use super::typescript::strip;
 use super::{Calls, Function, Isolate, OnError, Parts};
@@ -31,33 +31,8 @@ const OUTSIDE: &str = include_str!("outside.js");
 /// What the heap may grow by after the limit was reached, so that the termination finds room to unwind in.
 const HEAP_SLACK: usize = 16 << 20;
 
-/// What the young generation has from the start, in bytes: three times one of its halves. Nearly everything that an
-/// event makes is garbage when it is done, so the engine sees no reason to let it grow, and collects all the more
-/// often. Only what is used becomes memory of the process.
-#[cfg(feature = "engine-v8")]
-const YOUNG_BYTES: usize = 3 * (2 << 20);
-
 /// Log lines kept while code is being loaded.
 const LOAD_LOG_LINES: usize = 100;
-
-/// The only ops of deno_core that keep working: what its own start and event loop call. None of them is reachable from a
-/// function, since `Deno` is taken away before one is loaded; the list holds even if one found a way.
-const OPS: &[&str] = &[
-    "op_dispatch_exception",
-    "op_drain_pending_rejections",
-    "op_event_loop_has_more_work",
-    "op_get_ext_import_meta_proto",
-    "op_get_extras_binding_object",
-    "op_immediate_check",
-    "op_run_microtasks",
-    "op_set_captured_bootstrap",
-    "op_set_format_exception_callback",
-    "op_set_handled_promise_rejection_handler",
-    "op_timer_now",
-    "op_timer_schedule",
-    "op_timer_track",
-    "op_timer_untrack",
-];
 
 /// Set when the engine ran out of memory where it cannot throw.
 static EXHAUSTED: AtomicBool = AtomicBool::new(false);
@@ -174,39 +149,6 @@ fn named(fault: Fault, source: &frame::Function) -> Fault {
 
 fn refused(message: impl Into<String>) -> Fault {
     Fault::new(FunctionCode::CompileError, message)
-}
-
-/// Lets the ops in [`OPS`] through and no others. A snapshot must be made with what it is used with.
-pub(super) fn gate() -> Extension {
-    Extension {
-        name: "millrace",
-        middleware_fn: Some(Box::new(
-            |op: OpDecl| if OPS.contains(&op.name) { op } else { op.disable() },
-        )),
-        ..Extension::default()
-    }
-}
-
-fn create_params(limits: &frame::Limits) -> v8::CreateParams {
-    let params = v8::CreateParams::default().heap_limits(0, limits.heap_bytes);
-    #[cfg(feature = "engine-v8")]
-    let params = params.set_initial_young_generation_size_in_bytes(YOUNG_BYTES);
-    params
-}
-
-fn runtime(limits: &frame::Limits) -> Result<JsRuntime, Fault> {
-    JsRuntime::try_new(RuntimeOptions {
-        extensions: vec![gate()],
-        startup_snapshot: snapshot::get(),
-        create_params: Some(create_params(limits)),
-        ..RuntimeOptions::default()
-    })
-    .map_err(|error| {
-        Fault::new(
-            FunctionCode::Configuration,
-            format!("the engine did not start: {error}"),
-        )
-    })
 }
 
 fn guard_heap(runtime: &mut JsRuntime, stopped: &Arc<StopReason>) {

@@ -4,12 +4,12 @@
 //! version to compare. Nothing of any chain is in it; what functions can reach is prepared in each isolate anew.
 
 #[cfg(feature = "engine-v8")]
-mod engine {
+mod made {
     use std::sync::OnceLock;
 
     use deno_core::{JsRuntimeForSnapshot, RuntimeOptions};
 
-    use crate::isolate::load::gate;
+    use crate::isolate::engine::gate;
 
     static SNAPSHOT: OnceLock<Option<&'static [u8]>> = OnceLock::new();
 
@@ -45,7 +45,7 @@ mod engine {
 
 /// QuickJS has no snapshots.
 #[cfg(feature = "engine-quickjs")]
-mod engine {
+mod made {
     pub(crate) const fn prepare() {}
 
     pub(crate) const fn get() -> Option<&'static [u8]> {
@@ -53,4 +53,4 @@ mod engine {
     }
 }
 
-pub(crate) use engine::{get, prepare};
+pub(crate) use made::{get, prepare};
