@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from . import bench, checks, clients, console, demo, lifecycle, locks, prove, rust, setup, status, testing, workspace
+from . import bench, checks, clients, console, demo, fuzz, lifecycle, locks, prove, rust, setup, status, testing, workspace
 from .failure import Failure, tail
 from .layout import ROOT, Layout
 from .parts import SERVICES, STACK, Parts, postgres
@@ -136,6 +136,7 @@ COMMANDS: Dict[str, Callable[[List[str]], None]] = {
     "bench": bench.run,
     "build-release": bench.build_release,
     "lint": checks.run,
+    "fuzz": fuzz.run,
     "prove": prove.run,
     "wipe": wipe,
 }

@@ -8,6 +8,8 @@ mod coding;
 mod config;
 mod cors;
 mod credential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod log;
 mod memory;

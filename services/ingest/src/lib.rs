@@ -6,6 +6,8 @@
 //! that are known.
 
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod http;
 mod metrics;
 pub mod pipeline;

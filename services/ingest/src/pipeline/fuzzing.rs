@@ -1,0 +1,48 @@
+//! The pipeline's part of the fuzz target `body`.
+
+use millrace_event::Timestamp;
+use millrace_event::json::{Kind as JsonKind, Value};
+use serde_json::value::RawValue;
+
+use super::event::{self, EventLimits, Terms};
+use super::{Clocks, Shape, decode, mend};
+
+/// Takes a decoded body apart and judges each event of it.
+#[expect(clippy::expect_used, reason = "a fuzz target reports by panicking")]
+pub(crate) fn events(body: &[u8], shape: Shape) {
+    let (limits, clocks) = (EventLimits::default(), Clocks::default());
+    let mended;
+    let envelope = match decode::decode(body, shape, limits.batch) {
+        Ok(envelope) => envelope,
+        Err(_) => match mend::mended(body) {
+            None => return,
+            Some(text) => {
+                mended = text;
+                match decode::decode(&mended, shape, limits.batch) {
+                    Ok(envelope) => envelope,
+                    Err(_) => return,
+                }
+            }
+        },
+    };
+    let _key = envelope.write_key();
+    let terms = Terms {
+        limits: &limits,
+        clocks: &clocks,
+        aliases: &[],
+        received_at: Timestamp::clamped_from_millis(1_800_000_000_000),
+        is_import: false,
+    };
+    for item in envelope.items().iter().copied() {
+        let Ok(prepared) = event::prepare(item, shape, &envelope, terms) else {
+            continue;
+        };
+        let text = prepared.event.get();
+        let read: &RawValue = serde_json::from_str(text).expect("an event that goes on is JSON");
+        assert_eq!(Value::from(read).kind(), JsonKind::Object, "{text}");
+        assert!(
+            !prepared.message_id.is_empty() && !prepared.key.is_empty(),
+            "{text}"
+        );
+    }
+}
