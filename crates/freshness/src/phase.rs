@@ -147,14 +147,14 @@ impl Phase {
 /// Waits until `wanted` different events are there; how many rows are there beside them.
 async fn arrived(pipeline: &Pipeline, places: &Places, wanted: u64) -> Result<u64> {
     let sql = format!(
-        "SELECT toUInt32(count()) AS n, toUInt32(uniqExact(n)) AS u FROM {}",
+        "SELECT toUInt32(count()) AS held, toUInt32(uniqExact(n)) AS different FROM {}",
         places.merged(&places.all())
     );
     until(&format!("{wanted} events"), PATIENCE, || async {
         // Before the first row there is no table to ask.
         let rows = pipeline.query(&sql).await?;
         let count = |name: &str| rows.first().and_then(|row| row[name].as_u64()).unwrap_or(0);
-        Ok((count("u") >= wanted).then(|| count("n") - count("u")))
+        Ok((count("different") >= wanted).then(|| count("held") - count("different")))
     })
     .await
 }
@@ -165,11 +165,11 @@ async fn watch(pipeline: &Pipeline, places: &Places, ages: &Shared) -> Result<()
     loop {
         tokio::time::sleep(TURN).await;
         let Some((low, high)) = bounds(ages) else { continue };
-        let sql = format!("SELECT DISTINCT toUInt32(n) AS n FROM {tables} WHERE n BETWEEN {low} AND {high}");
+        let sql = format!("SELECT DISTINCT toUInt32(n) AS number FROM {tables} WHERE n BETWEEN {low} AND {high}");
         let rows = pipeline.query(&sql).await?;
         let now = Instant::now();
         let mut ages = lock(ages);
-        for n in rows.iter().filter_map(|row| row["n"].as_u64()) {
+        for n in rows.iter().filter_map(|row| row["number"].as_u64()) {
             if let Some(since) = ages.waiting.remove(&n) {
                 ages.ages.push(now.duration_since(since));
             }

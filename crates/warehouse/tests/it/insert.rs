@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millrace_warehouse::{Batch, Block, Code, Config, Error, Insert, Limits, Outcome, Schema, TableName};
 
-use crate::place::{DEADLINE, Place, at, raw, row};
+use crate::place::{DEADLINE, Place, at, raw, row, unhurried};
 
 /// A block that is encoded for a schema, without a look at the table.
 fn block(schema: &Arc<Schema>, seqs: std::ops::Range<u64>, event: &str) -> Block {
@@ -197,7 +197,11 @@ async fn only_an_insert_that_never_left_is_known_not_to_be_applied() {
     // Somebody who opens the line, takes the insert and hangs up: the client cannot know.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = place.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let server = place
+        .url
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
     let hangs_up = std::thread::spawn(move || {
         let (mut near, _) = listener.accept().expect("a connection");
         let mut far = std::net::TcpStream::connect(server).expect("the server");
@@ -208,7 +212,7 @@ async fn only_an_insert_that_never_left_is_known_not_to_be_applied() {
         near.write_all(&some[..length]).expect("taken");
         near.read(&mut some[..64]).expect("a request")
     });
-    let outcome = Config::new(format!("http://{address}"))
+    let outcome = unhurried(&format!("http://{address}"))
         .build()
         .insert(insert)
         .await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_warehouse::{Block, Code, Config, Error, Insert, Outcome, TableName};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::place::{DEADLINE, Place, raw, row};
+use crate::place::{DEADLINE, Place, raw, row, unhurried};
 
 async fn one_row(place: &Place) -> (TableName, Block) {
     let (table, schema) = place.events().await;
@@ -29,7 +29,7 @@ fn insert<'a>(table: &'a TableName, block: &'a Block, id: &'a str) -> Insert<'a>
 fn short_lease(url: &str) -> Config {
     Config {
         lease: Duration::from_secs(1),
-        ..Config::new(url)
+        ..unhurried(url)
     }
 }
 
@@ -44,6 +44,9 @@ async fn a_block_that_comes_later_than_its_lease_is_refused_although_the_connect
     let (table, block) = one_row(&place).await;
     let warehouse = short_lease(&place.url).build();
     let line = warehouse.line().await.expect("open");
+    // The control: the same, with a lease that lasts.
+    let patient = unhurried(&place.url).build();
+    let lasting = patient.line().await.expect("open");
     // What a process that is stopped here does when it goes on.
     tokio::time::sleep(warehouse.latest_arrival()).await;
     let outcome = warehouse
@@ -54,10 +57,11 @@ async fn a_block_that_comes_later_than_its_lease_is_refused_although_the_connect
         other => panic!("the server looks at the lease before anything else: {other:?}"),
     }
     assert_eq!(rows(&place, &table).await, "0");
-    let again = warehouse
-        .insert(insert(&table, &block, place.database.as_str()))
+    let taken = patient
+        .insert_over(lasting, insert(&table, &block, place.database.as_str()))
         .await;
-    assert!(matches!(again, Outcome::Applied), "{again:?}");
+    assert!(matches!(taken, Outcome::Applied), "{taken:?}");
+    assert_eq!(rows(&place, &table).await, "1");
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn one_insert_after_the_other_takes_the_same_connection_and_one_that_is_go
             }
         }
     });
-    let warehouse = Config::new(format!("http://{address}")).build();
+    let warehouse = unhurried(&format!("http://{address}")).build();
     for id in ["a", "b", "c"] {
         let id = format!("{}-{id}", place.database);
         let outcome = warehouse.insert(insert(&table, &block, &id)).await;

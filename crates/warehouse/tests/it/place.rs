@@ -22,6 +22,15 @@ fn url() -> String {
     url.expect("MILLRACE_TEST_CLICKHOUSE names a ClickHouse, http://host:port")
 }
 
+/// A client for a machine that may be slow: no lease of it ends in the middle of a test.
+pub(crate) fn unhurried(url: &str) -> Config {
+    Config {
+        lease: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(30),
+        ..Config::new(url)
+    }
+}
+
 /// A database of its own; it goes when this is dropped.
 pub(crate) struct Place {
     pub(crate) warehouse: Warehouse,
@@ -45,7 +54,7 @@ impl Place {
             .expect("a name");
         let url = url();
         Self {
-            warehouse: Config::new(url.clone()).build(),
+            warehouse: unhurried(&url).build(),
             database,
             url,
         }
