@@ -33,8 +33,8 @@ pub const MAX_PAYLOAD: usize = 64 << 20;
 /// Calls of one event that may wait for their replies at once.
 pub const MAX_CALLS: usize = 16;
 
-/// Events that one worker has in flight at once.
-pub const MAX_FLIGHT: usize = 1;
+/// Events of a batch that may be in flight at once, where the chain's functions allow it.
+pub const MAX_FLIGHT: usize = 8;
 
 /// The largest argument of a [`Call`], in bytes of JSON (2 MiB).
 pub const MAX_ARGUMENT: usize = 2 << 20;

@@ -1,18 +1,16 @@
 //! A batch through one chain version, whatever happens to the isolate on the way.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
 use millrace_event::frame::{Batch, Fault, Load, Outcome};
 use millrace_event::redact::Redactor;
 
-use crate::chain::Told;
-use crate::console::{Console, Logged};
+use crate::console::Console;
 use crate::isolate::{Calls, Isolate};
+use crate::lanes::{Job, Share};
 use crate::outside::{Arrivals, Outside};
-use crate::place::Place;
 use crate::watchdog::{Watchdog, now};
 
 /// Owns the isolate of one chain version and replaces it when it was stopped.
@@ -40,26 +38,27 @@ impl Runner {
         }
     }
 
-    /// Runs events one after the other; one outcome each, in order. `progress` holds the place of the event and the
-    /// function that run. Past the batch's budget events are not run, and go round again; loading is not part of it.
+    /// Runs events one after the other, those that no other lane of the chain has; one outcome each. The job's place is
+    /// the event and the function that run. Past the batch's budget events are not run, and go round again; loading is not part of it.
     ///
     /// # Cancellation
     /// Not safe: drop the runner as well.
-    pub(crate) async fn run(
-        &mut self,
-        batch: &Batch<'_>,
-        progress: &Arc<Place>,
-        told: &SyncSender<Told>,
-    ) -> (Vec<Outcome<String>>, Logged) {
-        let records = &batch.records;
-        let mut outcomes = Vec::with_capacity(records.len());
+    pub(crate) async fn run(&mut self, batch: &Batch<'_>, job: &Job) -> Share {
+        let Job {
+            cursor, place, told, ..
+        } = job;
+        let mut outcomes = Vec::new();
+        let next = || {
+            let index = cursor.next();
+            Some((index, batch.records.get(index)?))
+        };
         let mut left = batch.budget_ms.map(Duration::from_millis);
         self.calls.open(told.clone());
-        self.console.follow(Arc::clone(progress));
-        for (index, record) in records.iter().enumerate() {
-            progress.event(index);
+        self.console.follow(Arc::clone(place));
+        while let Some((index, record)) = next() {
+            place.event(index);
             if left.is_some_and(|left| left.is_zero()) {
-                outcomes.push(past_budget());
+                outcomes.push((index, past_budget()));
                 continue;
             }
             let outcome = match self.ready().await {
@@ -72,22 +71,30 @@ impl Runner {
                 }
                 Err(fault) => {
                     // Whatever kept the code from loading would do so for each event: the rest shares the fault.
-                    let rest = records.len() - outcomes.len();
-                    outcomes.extend(std::iter::repeat_n(Outcome::dead_letter(fault), rest));
+                    outcomes.push((index, Outcome::dead_letter(fault.clone())));
+                    while let Some((index, _)) = next() {
+                        outcomes.push((index, Outcome::dead_letter(fault.clone())));
+                    }
                     break;
                 }
             };
-            outcomes.push(outcome);
+            outcomes.push((index, outcome));
             self.isolate.take_if(|isolate| isolate.is_spent());
         }
+        place.done();
+        let mut in_flight = None;
         if let Some(isolate) = &mut self.isolate {
             isolate.tidy().await;
+            in_flight = Some(isolate.in_flight());
         }
         self.isolate.take_if(|isolate| isolate.is_spent());
         self.calls.close();
         let mut logged = self.console.take();
         if !self.redactor.is_empty() {
-            for fault in outcomes.iter_mut().filter_map(|outcome| outcome.fault.as_mut()) {
+            for fault in outcomes
+                .iter_mut()
+                .filter_map(|(_, outcome)| outcome.fault.as_mut())
+            {
                 self.redactor.clean(&mut fault.message);
                 fault
                     .stack
@@ -98,7 +105,11 @@ impl Runner {
                 self.redactor.clean(&mut line.message);
             }
         }
-        (outcomes, logged)
+        Share {
+            outcomes,
+            logged,
+            in_flight,
+        }
     }
 
     /// Heap in use, in bytes; nothing while there is no isolate.

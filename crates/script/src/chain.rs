@@ -1,19 +1,22 @@
-//! A chain version on a thread of its own.
+//! A chain version on threads of its own: one lane for each event that may be in flight, one where its functions ask for
+//! no more.
 //!
 //! Isolates must leave a thread in the reverse order in which they came, so a thread that held several could not
-//! give up the one used least. One thread for each also gives each its own stack and its own CPU clock.
+//! give up the one used least. One thread for each also gives each its own stack and its own CPU clock: an event in one
+//! lane neither waits for one in another nor pays for it.
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_event::frame::payload::PayloadError;
-use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, Outcome, Progress, Usage};
+use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, MAX_FLIGHT, Outcome, Progress, Usage};
 
 use crate::batch::Runner;
 use crate::console::Logged;
+use crate::host::Starter;
+use crate::lanes::{Cursor, Job, Lane, Places, Share, together};
 use crate::outside::{Outside, Replies};
-use crate::place::Place;
 use crate::watchdog::{Watchdog, now};
 
 /// How often progress is told.
@@ -51,25 +54,43 @@ pub enum Said<'a> {
 pub(crate) enum Told {
     Call(u64, Call),
     Cancel(u64),
-    Done(Result<(Vec<Outcome<String>>, Logged), ChainError>),
+    Done(Box<Result<Share, ChainError>>),
 }
 
-pub(crate) struct Job {
-    batch: Vec<u8>,
-    progress: Arc<Place>,
-    told: SyncSender<Told>,
-}
-
-/// The functions of one chain version, ready to run. Dropping it ends the thread after the batch it runs.
+/// The functions of one chain version, ready to run. Dropping it ends its threads after the batch they run.
 #[derive(Debug)]
 pub struct Chain {
-    jobs: SyncSender<Job>,
+    starter: Starter,
+    lanes: Mutex<Lanes>,
+}
+
+/// The threads there are, and how many there should be.
+#[derive(Debug)]
+struct Lanes {
+    running: Vec<Lane>,
+    wanted: usize,
 }
 
 impl Chain {
-    pub(crate) fn new() -> (Self, Receiver<Job>) {
-        let (jobs, incoming) = mpsc::sync_channel(1);
-        (Self { jobs }, incoming)
+    /// With its first lane.
+    pub(crate) fn open(starter: Starter) -> Result<Self, ChainError> {
+        let lanes = Lanes {
+            running: vec![starter.start()?],
+            wanted: 1,
+        };
+        Ok(Self {
+            starter,
+            lanes: Mutex::new(lanes),
+        })
+    }
+
+    /// How many isolates it keeps.
+    pub fn isolates(&self) -> usize {
+        self.lanes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .running
+            .len()
     }
 
     /// Runs a batch, the bytes of a [`Batch`], and blocks until each of its events has an outcome. Meanwhile
@@ -83,35 +104,42 @@ impl Chain {
         batch: Vec<u8>,
         mut tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<(Vec<Outcome<String>>, Logged), ChainError> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        while lanes.running.len() < lanes.wanted {
+            let lane = self.starter.start()?;
+            lanes.running.push(lane);
+        }
         let (told, happens) = mpsc::sync_channel(MAX_CALLS);
-        let progress = Arc::new(Place::new());
-        let job = Job {
-            batch,
-            progress: Arc::clone(&progress),
-            told,
-        };
-        self.jobs.send(job).map_err(|_| ChainError::Gone)?;
-        loop {
+        let (batch, cursor) = (Arc::new(batch), Arc::new(Cursor::default()));
+        let mut places = Places::new(lanes.running.len(), now());
+        for (number, lane) in lanes.running.iter().enumerate() {
+            lane.take(Job {
+                batch: Arc::clone(&batch),
+                cursor: Arc::clone(&cursor),
+                place: places.of(number),
+                told: told.clone(),
+            })?;
+        }
+        drop(told);
+        let mut shares = Vec::new();
+        while shares.len() < lanes.running.len() {
             match happens.recv_timeout(TICK) {
-                Ok(Told::Done(result)) => return result,
+                Ok(Told::Done(share)) => shares.push((*share)?),
                 Ok(Told::Call(id, call)) => tell(Said::Call(id, &call)).map_err(ChainError::Tell)?,
                 Ok(Told::Cancel(id)) => tell(Said::Cancel(id)).map_err(ChainError::Tell)?,
                 Err(RecvTimeoutError::Disconnected) => return Err(ChainError::Gone),
                 Err(RecvTimeoutError::Timeout) => {
-                    let (index, position) = progress.get();
-                    tell(Said::Progress(Progress {
-                        index,
-                        position,
-                        exhausted: crate::isolate::is_exhausted(),
-                    }))
-                    .map_err(ChainError::Tell)?;
+                    tell(Said::Progress(places.slowest(now()))).map_err(ChainError::Tell)?;
                 }
             }
         }
+        let in_flight = shares.iter().find_map(|share| share.in_flight);
+        lanes.wanted = in_flight.map_or(lanes.wanted, |most| most.clamp(1, MAX_FLIGHT));
+        Ok(together(shares))
     }
 }
 
-/// The thread: runs batches until the [`Chain`] is gone.
+/// A lane: runs its part of batches until the [`Chain`] is gone.
 pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: &Receiver<Job>) {
     // The engine posts delayed tasks (garbage collection) to the runtime that is entered where its isolate is
     // made, so the runtime must live at least as long as the isolate.
@@ -133,13 +161,13 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: 
         let result = match Batch::decode(&job.batch) {
             Ok(batch) => {
                 let (began, cpu) = (now(), thread_cpu());
-                let (outcomes, mut logged) = runtime.block_on(runner.run(&batch, &job.progress, &job.told));
-                logged.usage = Usage {
+                let mut share = runtime.block_on(runner.run(&batch, &job));
+                share.logged.usage = Usage {
                     cpu_us: micros(thread_cpu().saturating_sub(cpu)),
                     wall_us: micros(now() - began),
                     heap_bytes: runner.heap_bytes(),
                 };
-                Ok((outcomes, logged))
+                Ok(share)
             }
             Err(error) => Err(ChainError::Batch(error)),
         };
@@ -158,6 +186,6 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Whoever asked may be gone; the batch was run all the same.
-fn answer(told: &SyncSender<Told>, result: Result<(Vec<Outcome<String>>, Logged), ChainError>) {
-    drop(told.send(Told::Done(result)));
+fn answer(told: &SyncSender<Told>, share: Result<Share, ChainError>) {
+    drop(told.send(Told::Done(Box::new(share))));
 }

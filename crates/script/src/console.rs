@@ -13,7 +13,7 @@ use crate::place::Place;
 const LINE_CHARS: usize = 4096;
 
 /// Lines kept of one batch, whatever its events are allowed one by one.
-const BATCH_LINES: usize = 1000;
+pub(crate) const BATCH_LINES: usize = 1000;
 
 /// The lines of one batch, and its account.
 #[derive(Debug, Default)]

@@ -5,8 +5,9 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use deno_core::JsRuntime;
 use millrace_event::frame::Load;
 
-use crate::chain::{self, Chain, ChainError, Job};
+use crate::chain::{self, Chain, ChainError};
 use crate::isolate::snapshot;
+use crate::lanes::{Job, Lane};
 use crate::outside::Replies;
 use crate::watchdog::Watchdog;
 
@@ -63,13 +64,37 @@ impl Host {
         self.replies.clone()
     }
 
-    /// Starts the thread of one chain version; its isolate is made with the first batch.
+    /// Starts the first thread of one chain version; its isolate is made with the first batch.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn open(&self, load: Load) -> Result<Chain, ChainError> {
-        let (chain, jobs) = Chain::new();
+        Chain::open(Starter {
+            load,
+            chains: self.chains.clone(),
+        })
+    }
+}
+
+/// Starts the threads of one chain version.
+pub(crate) struct Starter {
+    load: Load,
+    chains: SyncSender<Start>,
+}
+
+impl std::fmt::Debug for Starter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Starter")
+            .field("chain", &self.load.chain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Starter {
+    pub(crate) fn start(&self) -> Result<Lane, ChainError> {
+        let (lane, jobs) = Lane::new();
         let (started, outcome) = mpsc::sync_channel(1);
+        let load = self.load.clone();
         self.chains
             .send(Start { load, jobs, started })
             .map_err(|_| ChainError::Gone)?;
@@ -77,7 +102,7 @@ impl Host {
             .recv()
             .map_err(|_| ChainError::Gone)?
             .map_err(ChainError::Start)?;
-        Ok(chain)
+        Ok(lane)
     }
 }
 

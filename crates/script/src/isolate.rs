@@ -53,6 +53,8 @@ struct Function {
     entry: v8::Global<v8::Function>,
     on_error: OnError,
     timeout: Option<Duration>,
+    /// How many events it lets be in flight.
+    in_flight: usize,
     /// Whether the event must be kept as text before each call, because the function may ask to have it back:
     /// to pass it on after an error, or for another try that begins here.
     keeps: bool,
@@ -153,6 +155,12 @@ impl Isolate {
             }
             Err(Interrupted::Stopped) => Outcome::dead_letter(self.stop_fault()),
         })
+    }
+
+    /// How many events of a batch may be in flight: as many as the function allows that allows the fewest.
+    pub(crate) fn in_flight(&self) -> usize {
+        let functions = self.parts.functions.iter();
+        functions.map(|function| function.in_flight).min().unwrap_or(1)
     }
 
     /// Whether it was terminated: it must not run anything any more.

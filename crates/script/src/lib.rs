@@ -25,6 +25,7 @@ mod console;
 mod cpu;
 mod host;
 mod isolate;
+mod lanes;
 mod outside;
 mod place;
 mod watchdog;

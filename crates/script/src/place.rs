@@ -9,6 +9,9 @@ pub(crate) struct Place(AtomicU64);
 /// Stands for no function.
 const NOWHERE: u32 = u32::MAX;
 
+/// Stands for no event any more.
+const DONE: u64 = u64::MAX;
+
 impl Place {
     /// At the beginning, where nothing runs yet.
     pub(crate) fn new() -> Self {
@@ -19,6 +22,16 @@ impl Place {
     pub(crate) fn event(&self, index: usize) {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         self.0.store(packed(index, NOWHERE), Ordering::Release);
+    }
+
+    /// No event is left for whoever is here.
+    pub(crate) fn done(&self) {
+        self.0.store(DONE, Ordering::Release);
+    }
+
+    /// Whether no event is left.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DONE
     }
 
     /// A function of the chain is entered.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deno_core::{JsRuntime, v8};
 use millrace_event::FunctionCode;
-use millrace_event::frame::{self, Fault, Load};
+use millrace_event::frame::{self, Fault, Load, MAX_FLIGHT};
 use serde_json::value::RawValue;
 
 use super::engine::runtime;
@@ -267,7 +267,14 @@ async fn function(
         Settled::Never => return Err(refused("an await at the top level can never settle")),
         Settled::TooLate => return Err(Fault::new(FunctionCode::WallLimit, "did not load in time")),
     }
-    let (entry, on_error, timeout) = entered(runtime, |scope| exports(scope, &begun))?;
+    let (
+        entry,
+        Config {
+            on_error,
+            timeout,
+            in_flight,
+        },
+    ) = entered(runtime, |scope| exports(scope, &begun))?;
     let takes_context = entered(runtime, |scope| Some(Ok(takes_context(scope, &entry))))?;
     watch.disarm();
     // A copy before each call is dear. A function that finds `RetryError` by another way than its name makes the
@@ -282,6 +289,7 @@ async fn function(
         entry,
         on_error,
         timeout,
+        in_flight,
     })
 }
 
@@ -362,7 +370,14 @@ fn no_import<'s>(
     None
 }
 
-type Exports = (v8::Global<v8::Function>, OnError, Option<Duration>);
+type Exports = (v8::Global<v8::Function>, Config);
+
+/// What a function says of itself.
+struct Config {
+    on_error: OnError,
+    timeout: Option<Duration>,
+    in_flight: usize,
+}
 
 fn exports(scope: &mut v8::PinScope<'_, '_>, begun: &Begun) -> Option<Result<Exports, Fault>> {
     let evaluated = v8::Local::new(scope, &begun.evaluated);
@@ -381,7 +396,12 @@ fn exports(scope: &mut v8::PinScope<'_, '_>, begun: &Begun) -> Option<Result<Exp
     let key = v8::String::new(scope, "config")?;
     let config = namespace.get(scope, key.into())?;
     let Ok(config) = v8::Local::<v8::Object>::try_from(config) else {
-        return Some(Ok((entry, OnError::DeadLetter, None)));
+        let config = Config {
+            on_error: OnError::DeadLetter,
+            timeout: None,
+            in_flight: 1,
+        };
+        return Some(Ok((entry, config)));
     };
     let on_error = match text_of(scope, config, "onError")?.as_deref() {
         None | Some("dead-letter") => OnError::DeadLetter,
@@ -405,7 +425,22 @@ fn exports(scope: &mut v8::PinScope<'_, '_>, begun: &Begun) -> Option<Result<Exp
             }
         },
     };
-    Some(Ok((entry, on_error, timeout)))
+    let in_flight = match text_of(scope, config, "inFlight")? {
+        None => 1,
+        Some(text) => match text.parse() {
+            Ok(most @ 1..=MAX_FLIGHT) => most,
+            _ => {
+                let text = format!("config.inFlight must be a whole number between 1 and {MAX_FLIGHT}");
+                return Some(Err(refused(text)));
+            }
+        },
+    };
+    let config = Config {
+        on_error,
+        timeout,
+        in_flight,
+    };
+    Some(Ok((entry, config)))
 }
 
 /// A field of `config` as text; the inner `None` when it is not there.

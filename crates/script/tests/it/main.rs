@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test fails where its ground does")]
 
 mod environment;
+mod flight;
 mod functions;
 mod limits;
 mod outside;

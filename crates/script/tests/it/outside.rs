@@ -7,13 +7,13 @@ use super::*;
 
 /// What the owner of the process saw while a batch ran.
 #[derive(Default)]
-struct Seen {
-    calls: Vec<(String, String)>,
-    cancelled: usize,
+pub(super) struct Seen {
+    pub(super) calls: Vec<(String, String)>,
+    pub(super) cancelled: usize,
 }
 
 /// Runs events; `owner` says what each call is answered with, if anything.
-fn run_owned(
+pub(super) fn run_owned(
     chain: &Chain,
     events: &[&str],
     mut owner: impl FnMut(&Call) -> Option<Reply>,

@@ -83,6 +83,11 @@ impl Chains {
         let ran = ready.chain.run(batch, tell);
         ready.used = clock.instant();
         self.ready.push(ready);
+        // A chain that has several events in flight keeps an isolate for each.
+        let isolates = |ready: &[Ready]| ready.iter().map(|ready| ready.chain.isolates()).sum::<usize>();
+        while self.ready.len() > 1 && isolates(&self.ready) > self.capacity {
+            self.ready.remove(0);
+        }
         ran.map(|(outcomes, logged)| Ran::Done(outcomes, logged))
     }
 }

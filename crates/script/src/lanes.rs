@@ -1,0 +1,129 @@
+//! The events of one batch, taken by the lanes of a chain: each event by one of them, in order.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use millrace_event::frame::{Outcome, Progress};
+
+use crate::chain::{ChainError, Told};
+use crate::console::{BATCH_LINES, Logged};
+use crate::place::Place;
+
+/// Which event is next.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor(AtomicUsize);
+
+impl Cursor {
+    /// The index of an event that no other lane has.
+    pub(crate) fn next(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What one lane did of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// By the index of the event.
+    pub(crate) outcomes: Vec<(usize, Outcome<String>)>,
+    pub(crate) logged: Logged,
+    /// How many events the functions let be in flight, once they are loaded.
+    pub(crate) in_flight: Option<usize>,
+}
+
+/// What a lane is given.
+pub(crate) struct Job {
+    pub(crate) batch: Arc<Vec<u8>>,
+    pub(crate) cursor: Arc<Cursor>,
+    pub(crate) place: Arc<Place>,
+    pub(crate) told: SyncSender<Told>,
+}
+
+/// A chain's thread.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    jobs: SyncSender<Job>,
+}
+
+impl Lane {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, incoming) = mpsc::sync_channel(1);
+        (Self { jobs }, incoming)
+    }
+
+    pub(crate) fn take(&self, job: Job) -> Result<(), ChainError> {
+        self.jobs.send(job).map_err(|_| ChainError::Gone)
+    }
+}
+
+/// Where each lane is, and since when.
+pub(crate) struct Places {
+    lanes: Vec<(Arc<Place>, (usize, Option<u32>), Instant)>,
+}
+
+impl Places {
+    pub(crate) fn new(lanes: usize, now: Instant) -> Self {
+        let place = || {
+            let place = Arc::new(Place::new());
+            let at = place.get();
+            (place, at, now)
+        };
+        Self {
+            lanes: std::iter::repeat_with(place).take(lanes).collect(),
+        }
+    }
+
+    pub(crate) fn of(&self, lane: usize) -> Arc<Place> {
+        self.lanes
+            .get(lane)
+            .map_or_else(|| Arc::new(Place::new()), |(place, ..)| Arc::clone(place))
+    }
+
+    /// The place of the lane that is at its own for the longest: whoever watches the batch sees a lane that is stuck
+    /// however busy the others are.
+    pub(crate) fn slowest(&mut self, now: Instant) -> Progress {
+        for (place, seen, since) in &mut self.lanes {
+            let at = place.get();
+            if at != *seen {
+                (*seen, *since) = (at, now);
+            }
+        }
+        let busy = self.lanes.iter().filter(|(place, ..)| !place.is_done());
+        let (index, position) = busy
+            .min_by_key(|(.., since)| *since)
+            .map_or((0, None), |(_, at, _)| *at);
+        Progress {
+            index,
+            position,
+            exhausted: crate::isolate::is_exhausted(),
+        }
+    }
+}
+
+/// Puts the shares of all lanes together again.
+pub(crate) fn together(shares: Vec<Share>) -> (Vec<Outcome<String>>, Logged) {
+    let mut outcomes = Vec::new();
+    let mut all = Logged::default();
+    let mut wall = Duration::ZERO;
+    for Share {
+        outcomes: own,
+        logged,
+        ..
+    } in shares
+    {
+        outcomes.extend(own);
+        all.lines.extend(logged.lines);
+        all.discarded += logged.discarded;
+        all.usage.cpu_us += logged.usage.cpu_us;
+        all.usage.heap_bytes += logged.usage.heap_bytes;
+        wall = wall.max(Duration::from_micros(logged.usage.wall_us));
+    }
+    all.usage.wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+    outcomes.sort_by_key(|(index, _)| *index);
+    all.lines.sort_by_key(|line| line.index);
+    let over = all.lines.len().saturating_sub(BATCH_LINES);
+    all.lines.truncate(BATCH_LINES);
+    all.discarded += u64::try_from(over).unwrap_or(u64::MAX);
+    (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), all)
+}
