@@ -165,7 +165,8 @@ async fn watch(pipeline: &Pipeline, places: &Places, ages: &Shared) -> Result<()
     loop {
         tokio::time::sleep(TURN).await;
         let Some((low, high)) = bounds(ages) else { continue };
-        let sql = format!("SELECT DISTINCT toUInt32(n) AS number FROM {tables} WHERE n BETWEEN {low} AND {high}");
+        let sql =
+            format!("SELECT DISTINCT toUInt32(n) AS number FROM {tables} WHERE n BETWEEN {low} AND {high}");
         let rows = pipeline.query(&sql).await?;
         let now = Instant::now();
         let mut ages = lock(ages);
