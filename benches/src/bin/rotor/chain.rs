@@ -15,6 +15,9 @@ use crate::ways::{chain, inputs, pool};
 /// Cold starts that are timed.
 const STARTS: u32 = 60;
 
+/// Chains after which a worker holds no more of what its start needed.
+const SETTLED: u32 = 8;
+
 /// Isolates that are weighed; as many as a worker keeps by default.
 const ISOLATES: u32 = 32;
 
@@ -46,7 +49,7 @@ pub(crate) fn measure(runtime: &tokio::runtime::Runtime, program: &Path) -> Resu
             .context("there is no worker")?;
         let empty = Memory::of(worker)?.resident;
         let (mut cold, mut warm) = (Histogram::default(), Histogram::default());
-        let mut full = 0;
+        let (mut few, mut full) = (0_u64, 0_u64);
         for number in 0..STARTS {
             let chain = chain(&format!("chain-{number}"), 1, MEDIUM.code)?;
             for histogram in [&mut cold, &mut warm] {
@@ -55,6 +58,9 @@ pub(crate) fn measure(runtime: &tokio::runtime::Runtime, program: &Path) -> Resu
                 histogram.record(SystemClock.instant() - began);
                 let fault = outcomes.first().and_then(|outcome| outcome.fault.as_ref());
                 ensure!(fault.is_none(), "a chain does not run: {fault:?}");
+            }
+            if number + 1 == SETTLED {
+                few = Memory::of(worker)?.resident;
             }
             // The first chain is there as well; the next one would push it out.
             if number + 2 == ISOLATES {
@@ -66,7 +72,7 @@ pub(crate) fn measure(runtime: &tokio::runtime::Runtime, program: &Path) -> Resu
             cold_p99: cold.quantile(0.99),
             warm_p50: warm.quantile(0.5),
             worker_bytes: empty,
-            isolate_bytes: full.saturating_sub(empty) / u64::from(ISOLATES - 1),
+            isolate_bytes: full.saturating_sub(few) / u64::from(ISOLATES - 1 - SETTLED),
         })
     })
 }
