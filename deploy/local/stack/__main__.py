@@ -9,7 +9,22 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from . import bench, checks, clients, console, demo, fuzz, lifecycle, locks, prove, rust, setup, status, testing, workspace
+from . import (
+    bench,
+    checks,
+    clients,
+    console,
+    demo,
+    fuzz,
+    lifecycle,
+    locks,
+    prove,
+    rust,
+    setup,
+    status,
+    testing,
+    workspace,
+)
 from .failure import Failure, tail
 from .layout import ROOT, Layout
 from .parts import SERVICES, STACK, Parts, postgres

@@ -36,7 +36,7 @@ def run(arguments: List[str]) -> None:
     argv += [str(inputs), str(ROOT / "fuzz" / "corpus" / chosen.target), "--"]
     argv += [f"-max_total_time={chosen.seconds}", f"-max_len={MOST_BYTES}", "-timeout=20", "-rss_limit_mb=2048"]
     argv += [f"-artifact_prefix={artifacts}/", "-print_final_stats=1"]
-    console.heading(f"fuzzing {chosen.target} for {chosen.seconds} s once it is built, which takes minutes the first time")
+    console.heading(f"fuzzing {chosen.target} for {chosen.seconds} s; the first build takes minutes")
     # The toolchain that cargo is told stands before the one of the repository.
     environment = {name: value for name, value in os.environ.items() if name != "RUSTUP_TOOLCHAIN"}
     code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
