@@ -85,7 +85,7 @@ pub(crate) async fn sampled(id: u32, time: Duration) -> Result<Vec<Share>> {
         "`perf record` ended with {recorded}; it needs root, or kernel.perf_event_paranoid at 1 or lower"
     );
     let script = Command::new("perf")
-        .args(["script", "-i", &file, "--no-inline", "-F", "comm,sym"])
+        .args(["script", "-i", &file, "--no-inline", "-F", "comm,ip,sym"])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
