@@ -5,6 +5,7 @@ use deno_core::v8;
 
 /// Whether the function may look at what it is called with beyond the first argument: yes, unless its own text
 /// surely says no. The text is the engine's and not what a function says about itself.
+#[cfg(feature = "engine-v8")]
 pub(super) fn takes_context(scope: &mut v8::PinScope<'_, '_>, entry: &v8::Global<v8::Function>) -> bool {
     let entry = v8::Local::new(scope, entry);
     if entry.is_proxy() {
@@ -17,8 +18,18 @@ pub(super) fn takes_context(scope: &mut v8::PinScope<'_, '_>, entry: &v8::Global
     }
 }
 
+/// QuickJS is not asked for texts of functions.
+#[cfg(feature = "engine-quickjs")]
+pub(super) const fn takes_context(_: &mut v8::PinScope<'_, '_>, _: &v8::Global<v8::Function>) -> bool {
+    true
+}
+
 /// Whether `text` is a function or an arrow with exactly one parameter that is a plain name, and without a way to its
 /// other arguments.
+#[cfg_attr(
+    feature = "engine-quickjs",
+    expect(dead_code, reason = "only V8 gives the text")
+)]
 fn has_one_name(text: &str) -> bool {
     // A name can be written with escapes, and `arguments` is a name.
     if text.contains("arguments") || text.contains("\\u") {
