@@ -32,6 +32,7 @@ pub mod outcomes;
 pub mod question;
 mod rehearsal;
 pub mod replays;
+pub mod sample;
 pub mod schema;
 pub mod system;
 mod value;

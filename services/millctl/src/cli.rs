@@ -1,6 +1,7 @@
 //! The commands and their arguments.
 
 mod accounts;
+mod generate;
 mod journal;
 mod reach;
 
@@ -17,6 +18,7 @@ use millrace_store::workspaces::{NewLimit, Tier};
 use millrace_store::{ChainId, KeyId, Name, TokenId};
 
 pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
+pub(crate) use generate::Generate;
 pub(crate) use journal::Journal;
 pub(crate) use reach::{Fetch, Secret};
 
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     /// The bulker's ledger in its offset commits.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Fill a workspace with the events of a made-up shop, to try queries on.
+    Generate(Generate),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ mod dlq;
 mod fetch;
 mod fields;
 mod function;
+mod generate;
 mod journal;
 mod key;
 mod ledger;
@@ -33,6 +34,7 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
         Command::Dlq(command) => Box::pin(dlq::run(command, parts)).await,
         Command::Audit(arguments) => Box::pin(audit::run(&arguments, parts)).await,
         Command::Ledger(command) => Box::pin(ledger::run(command, parts)).await,
+        Command::Generate(arguments) => Box::pin(generate::run(&arguments, parts)).await,
         Command::Journal(command) => Box::pin(journal::run(command, parts)).await,
         Command::Fields(command) => fields::run(command, parts).await,
         Command::Alias(command) => alias::run(command, parts).await,

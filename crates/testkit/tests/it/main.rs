@@ -7,6 +7,7 @@ mod kills;
 mod load;
 mod oracle;
 mod outage;
+mod replay;
 mod traces;
 mod twins;
 

@@ -1,75 +1,20 @@
 //! Every query of `docs/analytics.md` gives the answer that stands below it, on the shop that the page describes.
 
-use millrace_event::Timestamp;
+use millrace_warehouse::sample::Shop;
 use millrace_warehouse::{Outcome, Row};
-use serde_json::{Value, json};
 
 use crate::place::{Place, id, raw};
 
 const PAGE: &str = include_str!("../../../../docs/analytics.md");
 
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
-/// Monday 2026-11-02T00:00:00Z.
-const MONDAY: i64 = 1_793_577_600_000;
-const PEOPLE: i64 = 120;
-
-/// What person number `person` of the shop does, each thing with its time.
-fn journey(person: i64) -> Vec<(i64, Value)> {
-    let every = |n: i64| person % n == 0;
-    let channel = ["mail", "search", "social"][usize::try_from(person % 3).expect("of three")];
-    let start = MONDAY + (person % 10) * DAY + 10 * HOUR + (person % 60) * MINUTE;
-    let page = |path: &str| json!({"type": "page", "name": "Page", "context": {"page": {"path": path}}});
-    let mut first = page("/");
-    first["context"]["campaign"] = json!({ "source": channel });
-    let mut events = vec![(start, first)];
-    let mut track = |after: i64, name: &str, properties: Value| {
-        let event = json!({"type": "track", "event": name, "properties": properties});
-        events.push((start + after, event));
-    };
-    if every(2) {
-        track(MINUTE, "Product Viewed", json!({"sku": "A"}));
-    }
-    if every(4) {
-        track(2 * MINUTE, "Product Added", json!({"sku": "A"}));
-    }
-    if every(8) {
-        let products = json!([{"sku": "A", "quantity": 1}, {"sku": "B", "quantity": 2}]);
-        let revenue = 10 * (1 + person % 3);
-        track(
-            3 * MINUTE,
-            "Order Completed",
-            json!({"revenue": revenue, "products": products}),
-        );
-    }
-    if every(4) {
-        let plan = if every(8) { "pro" } else { "free" };
-        let user = format!("user-{person}");
-        events.push((
-            start + 150_000,
-            json!({"type": "identify", "userId": user, "traits": {"plan": plan}}),
-        ));
-    }
-    if every(6) {
-        events.push((start + 2 * HOUR, page("/account")));
-    }
-    if every(5) {
-        events.push((start + DAY, page("/offers")));
-    }
-    if every(10) {
-        events.push((start + 7 * DAY, page("/offers")));
-    }
-    events
-}
+const PEOPLE: u32 = 120;
 
 async fn open_the_shop(place: &Place) {
     let (table, schema) = place.events().await;
     let mut events = Vec::new();
     for person in 0..PEOPLE {
-        for (at, mut event) in journey(person) {
-            event["anonymousId"] = json!(format!("anon-{person}"));
-            events.push((Timestamp::clamped_from_millis(at), raw(&event.to_string())));
+        for (at, event) in Shop::of_the_page().journey(person) {
+            events.push((at, raw(&event.to_string())));
         }
     }
     let ids: Vec<_> = (0..events.len()).map(|number| format!("m-{number}")).collect();

@@ -3,6 +3,7 @@
 
 mod failures;
 mod functions;
+mod generate;
 mod installation;
 mod migrations;
 mod reach;
