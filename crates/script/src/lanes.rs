@@ -57,9 +57,12 @@ impl Lane {
     }
 }
 
+/// An event and one of the functions.
+type At = (usize, Option<u32>);
+
 /// Where each lane is, and since when.
 pub(crate) struct Places {
-    lanes: Vec<(Arc<Place>, (usize, Option<u32>), Instant)>,
+    lanes: Vec<(Arc<Place>, At, Instant)>,
 }
 
 impl Places {
