@@ -112,7 +112,7 @@ async fn a_function_reads_secrets_keeps_values_and_knows_places_and_no_secret_is
         json!({ "n": 1, "length": null, "count": 1, "geo": london })
     );
 
-    changed(&ground, set(&ground, &keys, SECRET)).await;
+    Box::pin(changed(&ground, set(&ground, &keys, SECRET))).await;
     let second = through(&ground, 2, r#"{"n":2}"#, Some("192.0.2.1")).await;
     assert_eq!(
         output(&second),
@@ -185,10 +185,10 @@ async fn events_wait_for_secrets_that_cannot_be_opened_and_only_where_they_are_r
     let code = "export default (event, ctx) => { if (event.reads) event.token = ctx.env.TOKEN.length; event.ok = true; }";
     let settings = [("MILLRACE__SECRETS__KEY_FILE", keys.to_str().expect("text"))];
     let ground = Ground::set(code, &settings).await;
-    changed(&ground, async {
+    Box::pin(changed(&ground, async {
         set(&ground, &keys, SECRET).await;
         std::fs::rename(&keys, &aside).expect("taken away");
-    })
+    }))
     .await;
     let record = through(&ground, 1, r#"{"reads":true}"#, None).await;
     let transformed = read(&record);
@@ -203,9 +203,9 @@ async fn events_wait_for_secrets_that_cannot_be_opened_and_only_where_they_are_r
         json!({ "ok": true })
     );
     // Nobody has to say that the file is back.
-    changed(&ground, async {
+    Box::pin(changed(&ground, async {
         std::fs::rename(&aside, &keys).expect("put back")
-    })
+    }))
     .await;
     let record = through(&ground, 3, r#"{"reads":true}"#, None).await;
     assert_eq!(
@@ -226,14 +226,14 @@ async fn what_a_workspace_allows_comes_into_force_and_no_setting_lets_functions_
         before.contains("does not allow requests to http://127.0.0.1:9"),
         "{before}"
     );
-    changed(&ground, async {
+    Box::pin(changed(&ground, async {
         let origin = "http://127.0.0.1:9".parse().expect("an origin");
         let origins = FetchOrigins::new(ground.postgres.clone());
         origins
             .allow(&ground.demo.workspace.id, &origin)
             .await
             .expect("allowed");
-    })
+    }))
     .await;
     let after = said(&through(&ground, 2, "{}", None).await);
     assert!(
