@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use millrace_chaos::{Options, Progress, run};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How often progress is told: on a terminal in one line that is written over, else in lines.
@@ -46,6 +47,8 @@ async fn main() -> ExitCode {
     let report = tokio::select! {
         report = Box::pin(running) => report,
         () = told => return ExitCode::from(2),
+        // Dropped, the run ends every process that it started.
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     say("");
     match report {
@@ -61,6 +64,17 @@ async fn main() -> ExitCode {
             say(&format!("{error:#}"));
             ExitCode::from(2)
         }
+    }
+}
+
+/// Resolves when the program is told to end.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }
 
