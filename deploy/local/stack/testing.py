@@ -39,7 +39,7 @@ def run(arguments: List[str]) -> None:
         with stack(layout) as parts:
             console.heading("testing the workspace")
             _in_group(
-                ["cargo", "test", "--workspace", "--locked", *flags, *arguments],
+                ["cargo", "test", "--workspace", "--locked", "--no-fail-fast", *flags, *arguments],
                 {**parts.test_addresses(), **environment},
             )
 

@@ -172,7 +172,10 @@ async fn fetch_origins_are_the_workspaces_own_and_part_of_its_chains() {
     let snapshot = chains.snapshot().await.expect("a snapshot");
     assert_eq!(snapshot.origins(&one), std::slice::from_ref(&api));
     assert!(snapshot.origins(&other).is_empty());
-    assert_eq!(origins.list(&one).await.expect("a list"), std::slice::from_ref(&api));
+    assert_eq!(
+        origins.list(&one).await.expect("a list"),
+        std::slice::from_ref(&api)
+    );
     origins.forbid(&one, &api).await.expect("forbidden");
     assert!(matches!(
         origins.forbid(&one, &api).await,
