@@ -3,8 +3,7 @@
 //! A version never changes once it is put. Promoting puts one in force for one chain; a rollback returns to
 //! what was in force before that promotion, as often as there is something before.
 
-use std::fmt;
-use std::str::FromStr;
+mod language;
 
 use deadpool_postgres::Transaction;
 use millrace_event::Timestamp;
@@ -13,48 +12,10 @@ use crate::postgres::Fields;
 use crate::workspaces::{destination, source};
 use crate::{ChainId, Entity, Error, FunctionId, Name, Postgres, WorkspaceId};
 
+pub use language::Language;
+
 /// Most bytes of source text that a version may have.
 pub const MAX_CODE_BYTES: usize = 1 << 20;
-
-/// What the code is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Language {
-    /// JavaScript.
-    JavaScript,
-    /// TypeScript, whose types are stripped.
-    TypeScript,
-}
-
-impl Language {
-    /// The spelling in the store and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::JavaScript => "js",
-            Self::TypeScript => "ts",
-        }
-    }
-}
-
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Language {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "js" => Ok(Self::JavaScript),
-            "ts" => Ok(Self::TypeScript),
-            _ => Err(Error::Invalid {
-                what: "a language",
-                reason: "is `js` or `ts`",
-            }),
-        }
-    }
-}
 
 /// A version that was put.
 #[derive(Clone, Debug, PartialEq, Eq)]

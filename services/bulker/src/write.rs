@@ -17,7 +17,7 @@ use std::time::Duration;
 use millrace_event::topic::Topics;
 use millrace_kafka::producer::Producer;
 use millrace_ledger::metadata::table_hash;
-use millrace_ledger::{BadRow, Rows, Token};
+use millrace_ledger::{BadRow, Token};
 use millrace_service::failpoint;
 use millrace_warehouse::{Block, Insert, Layout, Outcome, Schema, TableName, Warehouse, journals, outcomes};
 use tokio::sync::Semaphore;
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     async fn try_write(&self, job: &Job<'_>) -> Result<Written, Error> {
-        let mut encoded = Vec::new();
+        let mut ready = Vec::new();
         let mut refused = Refused::default();
         let mut copies = Vec::new();
         let mut counts = [0_usize; 2];
@@ -192,20 +192,13 @@ impl Writer {
             copies.extend(asked.handed_over.iter().map(|row| row.hand_over(&job.context)));
             counts[0] += asked.dead.len();
             counts[1] += asked.handed_over.len();
-            // Rows that may be in the table already are looked for before any of them is judged.
-            let certain = !job.uncertain && !asked.came_back;
             let rows: Vec<_> = asked.rows.iter().collect();
-            let blocks = match certain {
-                true => match self.encode(&mut trial, &rows, &mut refused).await {
-                    Err(Error::TableFailing(table)) => {
-                        failing.push(table);
-                        continue;
-                    }
-                    other => Some(other?),
-                },
-                false => None,
-            };
-            encoded.push((trial, rows, blocks));
+            let certain = !job.uncertain && !asked.came_back;
+            match self.prepare(&mut trial, &rows, certain, &mut refused).await {
+                Ok(prepared) => ready.push((trial, rows, prepared)),
+                Err(Error::TableFailing(table)) => failing.push(table),
+                Err(error) => return Err(error),
+            }
         }
         if !failing.is_empty() {
             return Ok(Written::Failing {
@@ -221,13 +214,8 @@ impl Writer {
         }
         self.write_outcomes(job).await?;
         failpoint!(async "bulker::after_outcomes");
-        for (mut trial, rows, blocks) in encoded {
-            let ids = rows.iter().map(|row| row.id);
-            let state = match blocks {
-                Some(_) => Rows::fresh(ids),
-                None => Rows::uncertain(ids),
-            };
-            self.write_table(&mut trial, state, &rows, blocks, &mut refused)
+        for (mut trial, rows, prepared) in ready {
+            self.write_table(&mut trial, prepared, &rows, &mut refused)
                 .await?;
         }
         if !refused.is_empty() {

@@ -12,10 +12,18 @@ use millrace_warehouse::{Block, Limits, Outcome, Retry, Row, RowError, RowId, Ta
 
 use super::doubt::Doubt;
 use super::trial::Trial;
-use super::{RefusedRow, Writer};
+use super::{Job, RefusedRow, Writer};
 use crate::copies::{self, Copy};
 use crate::error::Error;
 use crate::sort::PendingRow;
+
+/// What is to be written of one table's rows, before any of it is sent.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    state: Rows<RowId>,
+    /// The missing rows, encoded.
+    blocks: Vec<Block>,
+}
 
 /// Rows that fit no table.
 #[derive(Debug, Default)]
@@ -110,35 +118,55 @@ impl Writer {
         Ok(letters)
     }
 
+    /// Finds out which of these rows are to be written and encodes them, without sending anything: while that is so, a
+    /// plan with too many bad rows can still be cut. Rows that are not `certain` to be new are looked for before any of
+    /// them is judged.
+    pub(super) async fn prepare(
+        &self,
+        trial: &mut Trial<'_>,
+        rows: &[&PendingRow<'_>],
+        certain: bool,
+        refused: &mut Refused,
+    ) -> Result<Prepared, Error> {
+        let ids = rows.iter().map(|row| row.id);
+        let mut state = match certain {
+            true => Rows::fresh(ids),
+            false => Rows::uncertain(ids),
+        };
+        loop {
+            match state.step() {
+                Step::Done => {
+                    let blocks = Vec::new();
+                    return Ok(Prepared { state, blocks });
+                }
+                Step::Kill => self.end_running(trial.job, &mut state).await?,
+                Step::Ask => self.look_for(trial, rows, &mut state).await?,
+                Step::Insert => {
+                    let blocks = self.encode(trial, &pending(rows, &state), refused).await?;
+                    return Ok(Prepared { state, blocks });
+                }
+            }
+        }
+    }
+
     /// Writes rows into their table and returns when it is certain that each is there once, or that some must
-    /// be named first. `ready` are the rows encoded, where nothing of them can have been sent.
+    /// be named first.
     pub(super) async fn write_table(
         &self,
         trial: &mut Trial<'_>,
-        mut state: Rows<RowId>,
+        prepared: Prepared,
         rows: &[&PendingRow<'_>],
-        mut ready: Option<Vec<Block>>,
         refused: &mut Refused,
     ) -> Result<(), Error> {
-        let job = trial.job;
+        let Prepared { mut state, blocks } = prepared;
+        let mut ready = Some(blocks);
         let mut doubt = None;
         loop {
             match state.step() {
                 Step::Done => return Ok(()),
-                Step::Kill => {
-                    // One answer will do for all tables, until another insert is in doubt.
-                    if !job.quiet.load(Ordering::SeqCst) {
-                        self.kill(job.claim).await?;
-                        job.quiet.store(true, Ordering::SeqCst);
-                    }
-                    state.killed();
-                }
+                Step::Kill => self.end_running(trial.job, &mut state).await?,
                 Step::Ask => {
-                    let missing = pending(rows, &state);
-                    let held = self.ask(trial, &missing).await?;
-                    state.held(&held);
-                    let found = missing.len() - state.missing().len();
-                    self.metrics.rows_found.inc_by(u64::try_from(found).unwrap_or(0));
+                    self.look_for(trial, rows, &mut state).await?;
                     if let Some(doubt) = doubt.take() {
                         let before = refused.0.len();
                         self.settle_doubt(trial, doubt, rows, &state, refused).await?;
@@ -164,6 +192,31 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Ends what may still run. One answer will do for all tables, until another insert is in doubt.
+    async fn end_running(&self, job: &Job<'_>, state: &mut Rows<RowId>) -> Result<(), Error> {
+        if !job.quiet.load(Ordering::SeqCst) {
+            self.kill(job.claim).await?;
+            job.quiet.store(true, Ordering::SeqCst);
+        }
+        state.killed();
+        Ok(())
+    }
+
+    /// Asks the table for the rows that are not known to be there.
+    async fn look_for(
+        &self,
+        trial: &mut Trial<'_>,
+        rows: &[&PendingRow<'_>],
+        state: &mut Rows<RowId>,
+    ) -> Result<(), Error> {
+        let missing = pending(rows, state);
+        let held = self.ask(trial, &missing).await?;
+        state.held(&held);
+        let found = missing.len() - state.missing().len();
+        self.metrics.rows_found.inc_by(u64::try_from(found).unwrap_or(0));
+        Ok(())
     }
 
     /// Sends blocks until all are applied or one is in doubt: that one.

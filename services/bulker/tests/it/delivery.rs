@@ -100,8 +100,8 @@ async fn a_row_whose_value_does_not_fit_its_column_goes_to_the_dead_letters_with
     );
 }
 
-#[tokio::test]
-async fn more_bad_rows_than_a_plan_can_name_are_cut_into_several_plans() {
+/// Sends 200 good rows and between them 200 whose `n` is no number, and checks what becomes of them.
+async fn half_of_them_bad(make: impl Fn(&Bench, u64, &str) -> Outgoing) {
     let bench = Bench::start(vec![]).await;
     bench.send(0, bench.events(0, 0, 1)).await;
     bench
@@ -109,17 +109,12 @@ async fn more_bad_rows_than_a_plan_can_name_are_cut_into_several_plans() {
         .rows(1, PATIENCE)
         .await
         .expect("the column n is a number now");
-    let bad = r#"{"type":"track","event":"Tested","properties":{"n":"text"}}"#;
-    let records: Vec<Outgoing> = (1..=400)
-        .map(|seq| {
-            if seq % 2 == 0 {
-                bench.forward(id(0, seq), &[bad])
-            } else {
-                bench.events(0, seq, 1).remove(0)
-            }
-        })
-        .collect();
-    bench.send(0, records).await;
+    let records = (1..=400).map(|seq| {
+        let n = if seq % 2 == 0 { r#""text""# } else { "1" };
+        let event = format!(r#"{{"type":"track","event":"Tested","properties":{{"n":{n}}}}}"#);
+        make(&bench, seq, &event)
+    });
+    bench.send(0, records.collect()).await;
     bench
         .pipeline
         .rows(201, PATIENCE)
@@ -127,6 +122,25 @@ async fn more_bad_rows_than_a_plan_can_name_are_cut_into_several_plans() {
         .expect("the good ones arrive");
     dead_letters(&bench, 200).await;
     assert_eq!(bench.pipeline.count().await.expect("answered"), 201);
+    let given_up = bench
+        .pipeline
+        .metric("bulker", "millrace_bulker_rows_handed_over_total", "")
+        .await;
+    assert!(given_up.expect("there") < 1.0, "the table was given up");
+}
+
+#[tokio::test]
+async fn more_bad_rows_than_a_plan_can_name_are_cut_into_several_plans() {
+    half_of_them_bad(|bench, seq, event| bench.forward(id(0, seq), &[event])).await;
+}
+
+#[tokio::test]
+async fn more_bad_rows_than_a_plan_can_name_among_rows_that_came_back_are_cut_too() {
+    half_of_them_bad(|bench, seq, event| {
+        let table = bench.pipeline.table.clone();
+        bench.came_back(id(0, seq), 1, (&table, 0), event)
+    })
+    .await;
 }
 
 #[tokio::test]
