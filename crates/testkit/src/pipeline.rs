@@ -359,14 +359,16 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Asks ClickHouse; the answer in JSON, a row an object.
+    /// Asks ClickHouse, again where it is away for a moment; the answer in JSON, a row an object.
     ///
     /// # Errors
-    /// It refuses, with what it said.
+    /// It refuses, with what it said, or stays away.
     pub async fn query(&self, sql: &str) -> Result<Vec<serde_json::Value>> {
         let sql = format!("{sql} FORMAT JSONEachRow");
         let headers = [("x-clickhouse-format", "JSONEachRow")];
-        let answer = self.client.post(&self.clickhouse, &headers, sql.clone()).await?;
+        let ask = async || self.client.post(&self.clickhouse, &headers, sql.clone()).await;
+        let answered = until("ClickHouse answers", READY, async || Ok(ask().await.ok()));
+        let answer = answered.await?;
         if answer.status != http::StatusCode::OK {
             bail!("{sql}: {}", answer.body);
         }

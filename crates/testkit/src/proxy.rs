@@ -19,6 +19,9 @@ const MOST_FRAME_BYTES: usize = 128 << 20;
 /// Most bytes read at once of other protocols.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// How long a server whose client was cut off may go on talking.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// How a connection is cut into requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -207,21 +210,29 @@ async fn relay(client: TcpStream, shared: &Shared) -> Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let (swallow, swallowed) = watch::channel(Swallow::Nothing);
     let done = async {
         // Whichever side ends first ends the connection, but what the server still says after its client's last
         // request is passed on.
         tokio::select! {
             biased;
-            ended = answers(from_server, to_client, shared.protocol, swallowed) => ended,
-            ended = requests(from_client, to_server, shared, swallow) => ended,
+            ended = answers(&mut from_server, to_client, shared.protocol, swallowed) => ended,
+            ended = requests(from_client, &mut to_server, shared, swallow) => ended,
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = done => ended,
         _ = link.wait_for(|now| now.generation != born.generation) => Ok(()),
-    }
+    };
+    // The client sees its end at once. To the server it is an end in order, whose last words somebody hears: a
+    // ClickHouse that writes into a connection which is gone may end as a whole.
+    tokio::spawn(async move {
+        drop(to_server.shutdown().await);
+        let mut nowhere = tokio::io::sink();
+        drop(tokio::time::timeout(LAST_WORDS, tokio::io::copy(&mut from_server, &mut nowhere)).await);
+    });
+    ended
 }
 
 /// Which answer is not passed on.

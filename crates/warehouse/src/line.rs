@@ -69,8 +69,9 @@ impl Warehouse {
             .query("SELECT 1")
             .with_setting("session_id", lease.as_str())
             .with_setting("session_timeout", self.lease().as_secs().to_string())
-            .fetch_one::<u8>();
-        self.bounded(opened).await.map(|_: u8| ())?;
+            .fetch_all::<u8>();
+        // All of the answer is read: a connection with a rest in it would be closed, and none follows it.
+        self.bounded(opened).await.map(|_: Vec<u8>| ())?;
         Ok(Line {
             client,
             lease,

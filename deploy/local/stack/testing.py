@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from typing import Dict, Iterator, List
 
 from . import console, lifecycle, locks, rust, setup
 from .failure import Failure
 from .layout import DEPLOY, ROOT, Layout
 from .parts import STACK, Parts
+from .parts.part import Part
 
 
 class Interrupted(Failure):
@@ -62,7 +64,8 @@ def stack(layout: Layout) -> Iterator[Parts]:
         lifecycle.start_stack(parts, list(STACK))
         # Tests that stop a broker start one of their own, also where the stack's is somebody else's.
         parts["kafka"].install()
-        yield parts
+        with _revived(parts["clickhouse"]):
+            yield parts
     except BaseException:
         # The logs are what a failed test needs; the next run removes them.
         with _signals_ignored():
@@ -71,6 +74,32 @@ def stack(layout: Layout) -> Iterator[Parts]:
         raise
     with _signals_ignored():
         _remove(layout)
+
+
+@contextlib.contextmanager
+def _revived(part: Part) -> Iterator[None]:
+    """Starts a part anew that ends by itself while the block runs, as an orchestrator would, and says so.
+
+    Tests kill clients in the middle of their inserts. This version of ClickHouse may take the broken pipe for a fatal
+    error of its own; what is tested has to live with that, and does.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            if part.external or part.record.pid() is not None:
+                continue
+            console.line(f"{part.name} ended by itself and is started anew; its log says why")
+            with contextlib.suppress(Failure):
+                part.start()
+
+    watcher = threading.Thread(target=watch, name=f"watch-{part.name}", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def engine_flags(engine: str) -> "tuple[List[str], Dict[str, str]]":

@@ -173,13 +173,22 @@ async fn everything_is_remembered_for_its_own_time_and_nothing_for_ever() {
     let client = Builder::from_config(address).build().expect("a client");
     client.init().await.expect("a connection");
     let pattern = format!("{}*", memory.prefix);
-    let (_, keys): (String, Vec<String>) = client
-        .custom(
-            fred::types::CustomCommand::new_static("SCAN", fred::types::ClusterHash::FirstKey, false),
-            vec!["0", "MATCH", pattern.as_str(), "COUNT", "1000000"],
-        )
-        .await
-        .expect("keys");
+    let (mut keys, mut cursor) = (Vec::new(), "0".to_owned());
+    loop {
+        let scan = fred::types::CustomCommand::new_static("SCAN", fred::types::ClusterHash::FirstKey, false);
+        let (next, some): (String, Vec<String>) = client
+            .custom(scan, vec![&*cursor, "MATCH", &*pattern, "COUNT", "100000"])
+            .await
+            .expect("keys");
+        keys.extend(some);
+        cursor = next;
+        if cursor == "0" {
+            break;
+        }
+    }
+    // A key may come twice while others are made.
+    keys.sort_unstable();
+    keys.dedup();
     let mut minutes = Vec::new();
     for key in &keys {
         let left: i64 = client.pttl(key.as_str()).await.expect("a lifetime");

@@ -193,6 +193,8 @@ async fn a_redis_that_goes_and_comes_back_is_used_again() {
         loop {
             match dedup.reserve(&ws, &["y"]).await {
                 Ok(_) => tokio::task::yield_now().await,
+                // A call that was on its way when the connection went may wait in vain for its answer, once.
+                Err(error) if error.kind() == "timeout" => {}
                 Err(error) => break error,
             }
         }
