@@ -99,6 +99,9 @@ pub enum RowErrorKind {
     /// A core date-time is none.
     #[error("not a date-time")]
     NotADateTime,
+    /// A core text has a character that the server keeps in no text.
+    #[error("the server keeps no text with a NUL character")]
+    NulCharacter,
 }
 
 /// The table is not as the batch was encoded; encode again with the schema that was read.
@@ -212,24 +215,45 @@ impl Batch {
     /// # Errors
     /// The event is no object, or a field does not fit its column.
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), RowError> {
+        let cells = self.stage(row)?;
+        self.append(row, &cells);
+        self.scratch.cells = emptied(cells, |_| None);
+        Ok(())
+    }
+
+    /// Takes a row apart without keeping it, for servers that want rows rather than columns: each cell with the
+    /// position of its column, which counts those of the schema and then [`Self::added`].
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn take_apart(
+        &mut self,
+        row: &Row<'_>,
+        mut take: impl FnMut(usize, &Cell<'_>),
+    ) -> Result<(), RowError> {
+        let cells = self.stage(row)?;
+        for (position, cell) in &cells {
+            take(*position, cell);
+        }
+        if !self.scratch.extra.is_empty() {
+            take(self.core.extra, &Cell::Text(Cow::Borrowed(&self.scratch.extra)));
+        }
+        self.scratch.cells = emptied(cells, |_| None);
+        Ok(())
+    }
+
+    fn stage<'a>(&mut self, row: &Row<'a>) -> Result<Cells<'a>, RowError> {
         let added_before = self.added.len();
         let result = Staging::new(self).stage(row);
-        match result {
-            Ok(cells) => {
-                self.append(row, &cells);
-                self.scratch.cells = emptied(cells, |_| None);
-                Ok(())
+        if result.is_err() {
+            for column in self.added.drain(added_before..) {
+                self.added_positions.remove(&column.name);
             }
-            Err(error) => {
-                for column in self.added.drain(added_before..) {
-                    self.added_positions.remove(&column.name);
-                }
-                let columns = self.schema.columns().len() + added_before;
-                self.scratch.filled.truncate(columns);
-                self.scratch.follower.truncate(columns);
-                Err(error)
-            }
+            let columns = self.schema.columns().len() + added_before;
+            self.scratch.filled.truncate(columns);
+            self.scratch.follower.truncate(columns);
         }
+        result
     }
 
     fn append(&mut self, row: &Row<'_>, cells: &[(usize, Cell<'_>)]) {

@@ -18,11 +18,44 @@ pub struct ColumnSpec {
     pub column_type: ColumnType,
 }
 
+/// What a server cannot take that is a name or a text to everybody else. Such a value goes to `extra`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// It takes whatever JSON can say.
+    #[default]
+    ClickHouse,
+    /// Names end after 63 bytes, some belong to the system, and no text holds a NUL.
+    Postgres,
+}
+
+/// The longest name that PostgreSQL keeps, in bytes; it cuts others without a word.
+pub const POSTGRES_NAME_BYTES: usize = 63;
+const POSTGRES_SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
+impl Dialect {
+    /// Whether a column can have this name.
+    pub fn takes_name(self, name: &str) -> bool {
+        match self {
+            Self::ClickHouse => true,
+            Self::Postgres => name.len() <= POSTGRES_NAME_BYTES && !POSTGRES_SYSTEM_COLUMNS.contains(&name),
+        }
+    }
+
+    /// Whether a column can hold this text.
+    pub fn takes_text(self, text: &str) -> bool {
+        match self {
+            Self::ClickHouse => true,
+            Self::Postgres => !text.contains('\0'),
+        }
+    }
+}
+
 /// The columns of a table at one moment, in the table's order.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     columns: Vec<ColumnSpec>,
     positions: HashMap<String, usize>,
+    dialect: Dialect,
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
@@ -50,7 +83,22 @@ impl Schema {
         for (position, column) in columns.iter().enumerate() {
             positions.entry(column.name.clone()).or_insert(position);
         }
-        Self { columns, positions }
+        Self {
+            columns,
+            positions,
+            dialect: Dialect::default(),
+        }
+    }
+
+    /// The same columns on a server of that kind.
+    #[must_use]
+    pub fn of(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// What its server cannot take.
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Reads a table's columns.

@@ -9,7 +9,7 @@ use super::{Batch, Row, RowError, RowErrorKind};
 use crate::column_type::{ColumnType, Scalar};
 use crate::layout;
 use crate::native::Cell;
-use crate::schema::ColumnSpec;
+use crate::schema::{ColumnSpec, Dialect};
 use crate::value::{self, DateTime, Fit};
 
 /// A field of the event itself that has a column.
@@ -226,6 +226,13 @@ impl<'b, 'a> Staging<'b, 'a> {
     /// the column that the table is sorted and joined by.
     fn text(&mut self, column: &str, position: usize, value: Value<'a>) {
         if value.kind() == Kind::String {
+            // Only one kind of server is worth the second look at the text.
+            let dialect = self.dialect();
+            let taken = dialect == Dialect::ClickHouse
+                || value.as_str().is_some_and(|string| dialect.takes_text(&string.text));
+            if !taken {
+                return self.fail(column, RowErrorKind::NulCharacter);
+            }
             return self.fit(column, position, value);
         }
         let stored = self
@@ -270,7 +277,7 @@ impl<'b, 'a> Staging<'b, 'a> {
             Some(position) if self.is_filled(position) => self.keep(name, value),
             Some(position) => self.fit(name, position, value),
             None => match value::type_for(value) {
-                Some(column_type) if self.has_room() => {
+                Some(column_type) if self.has_room() && self.dialect().takes_name(name) => {
                     let position = self.add(name, column_type);
                     self.fit(name, position, value);
                 }
@@ -284,6 +291,7 @@ impl<'b, 'a> Staging<'b, 'a> {
             return self.keep(name, value);
         };
         match value::fit(&spec.column_type, value) {
+            Fit::Column { cell, .. } if !takes(self.dialect(), &cell) => self.keep(name, value),
             Fit::Column { cell, keep_source } => {
                 if keep_source {
                     self.keep(name, value);
@@ -302,6 +310,11 @@ impl<'b, 'a> Staging<'b, 'a> {
     fn defaults(&mut self, row: &Row<'a>) {
         let core = self.batch.core;
         let time = |timestamp: Timestamp| Cell::Bits(DateTime::clamped(timestamp.as_millis()).bits());
+        for (column, text) in [("message_id", row.message_id), ("source", row.source)] {
+            if !self.dialect().takes_text(text) {
+                self.fail(column, RowErrorKind::NulCharacter);
+            }
+        }
         if !self.is_filled(core.message_id) {
             self.put(core.message_id, Cell::Text(Cow::Borrowed(row.message_id)));
         }
@@ -375,6 +388,10 @@ impl<'b, 'a> Staging<'b, 'a> {
             .or_else(|| self.batch.added.get(position - known.len()))
     }
 
+    fn dialect(&self) -> Dialect {
+        self.batch.schema.dialect()
+    }
+
     /// Whether the table may get another column.
     fn has_room(&self) -> bool {
         let own = layout::CORE.len() + layout::IDENTITY.len();
@@ -393,5 +410,15 @@ impl<'b, 'a> Staging<'b, 'a> {
         self.batch.scratch.filled.push(0);
         self.batch.scratch.follower.push(usize::MAX);
         position
+    }
+}
+
+/// Whether a column of such a server can hold the cell.
+fn takes(dialect: Dialect, cell: &Cell<'_>) -> bool {
+    match cell {
+        _ if dialect == Dialect::ClickHouse => true,
+        Cell::Missing | Cell::Bits(_) => true,
+        Cell::Text(text) => dialect.takes_text(text),
+        Cell::List(items) => items.iter().all(|item| takes(dialect, item)),
     }
 }
