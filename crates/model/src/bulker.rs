@@ -6,7 +6,7 @@ mod commit;
 use std::collections::BTreeSet;
 
 use millrace_ledger::ledger::Commit;
-use millrace_ledger::{BadRow, Capacity, Ledger, Metadata, Plan, Recovery, Watermark};
+use millrace_ledger::{BadRow, Capacity, Ledger, Metadata, MetadataError, Plan, Recovery, Watermark};
 
 use crate::bulker::chunk::{Record, Written};
 use crate::control::Control;
@@ -197,6 +197,8 @@ impl Shell {
         loop {
             let (commit, unnamed) = match self.write_once(&self.records(), uncertain).await? {
                 Written::All => return Ok(()),
+                // More than a plan can name: as nothing of it was sent, it may become shorter.
+                Written::Refused(_, false) if self.cuts() => (self.cut(), false),
                 Written::Refused(rows, now) => {
                     uncertain = now;
                     self.world.get().stats.bad_rows += 1;
@@ -222,6 +224,26 @@ impl Shell {
                 self.commit(&commit).await?;
             }
         }
+    }
+
+    /// Whether a plan of several records is cut now.
+    fn cuts(&self) -> bool {
+        let several = self
+            .ledger
+            .current_plan()
+            .is_some_and(|plan| plan.last > plan.first);
+        several && self.world.get().random.chance(300)
+    }
+
+    fn cut(&mut self) -> Result<Commit, MetadataError> {
+        let plan = self.ledger.current_plan();
+        let (first, last) = plan.map_or((0, 0), |plan| (plan.first, plan.last));
+        let kept = {
+            let mut state = self.world.get();
+            state.stats.cuts += 1;
+            state.random.below(last - first)
+        };
+        self.ledger.plan(first + kept)
     }
 
     /// The order that must not be.

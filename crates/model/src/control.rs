@@ -40,11 +40,15 @@ pub enum Control {
     AskReturned,
     /// A pod marks a message id after its append, instead of reserving it before.
     Reserve,
+    /// A partition is adopted without having its tables asked.
+    Adoption,
+    /// A block whose view failed is not sent again, and nobody is told.
+    Views,
 }
 
 impl Control {
     /// Every control but [`Self::None`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Token,
         Self::Wait,
         Self::Question,
@@ -62,5 +66,7 @@ impl Control {
         Self::GivenUp,
         Self::AskReturned,
         Self::Reserve,
+        Self::Adoption,
+        Self::Views,
     ];
 }

@@ -91,6 +91,7 @@ pub(crate) fn check(state: &State) -> Result<(), Violation> {
             _ => {}
         }
     }
+    check_views(state)?;
     let stray = rows
         .keys()
         .chain(&dead_rows)
@@ -99,6 +100,34 @@ pub(crate) fn check(state: &State) -> Result<(), Violation> {
         Some(place) => Err(Violation::Stray(format!("nobody decided on row {place:?}"))),
         None => Ok(()),
     }
+}
+
+/// A view holds what its table holds, once; where it lacks something, somebody was told.
+fn check_views(state: &State) -> Result<(), Violation> {
+    if state.server.forgets {
+        return Ok(());
+    }
+    for (table, held) in &state.server.tables {
+        let seen = state.server.views.get(table).map_or(&[][..], Vec::as_slice);
+        for row in held {
+            let times = seen.iter().filter(|other| *other == row).count();
+            let what = format!("row {row:?} in the view of table {table}");
+            match times {
+                0 if !state.alarmed.contains(&(*table, *row)) => return Err(Violation::Lost(what)),
+                0 | 1 => {}
+                _ => return Err(Violation::Twice(what)),
+            }
+        }
+    }
+    for (table, seen) in &state.server.views {
+        let held = state.server.tables.get(table).map_or(&[][..], Vec::as_slice);
+        if let Some(row) = seen.iter().find(|row| !held.contains(row)) {
+            return Err(Violation::Stray(format!(
+                "row {row:?} is in the view of table {table} alone"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Follows an event through its attempts: of each, the first record in the log decides. Also whether one of them

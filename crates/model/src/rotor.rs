@@ -73,14 +73,20 @@ fn commit(state: &mut State, log: usize, offset: u64) -> Answer {
     }
 }
 
-/// Produces a batch in order; false where a delivery failed: nothing after it is in the log.
+/// Produces a batch in order; false where a delivery failed: of what comes after it nothing is in the log, or all of it
+/// is, and the log has a gap.
 async fn produce(world: &World, records: Vec<Incoming>) -> bool {
+    let mut all = true;
     for from in records {
         turn().await;
         let record = {
             let mut state = world.get();
             if state.fault(20) {
-                return false;
+                if state.random.chance(500) {
+                    return false;
+                }
+                all = false;
+                continue;
             }
             let record = state.decide(from);
             state.transformed.push(record.clone());
@@ -95,7 +101,7 @@ async fn produce(world: &World, records: Vec<Incoming>) -> bool {
             return false;
         }
     }
-    true
+    all
 }
 
 /// What the bulker does for retries and dead letters; the rotor itself under one control.

@@ -11,6 +11,7 @@ use crate::random::Random;
 use crate::rotor;
 use crate::warehouse::{self, Server};
 use crate::world::{Group, Incoming, LOGS, SESSION, State, World};
+use millrace_ledger::Metadata;
 
 const BULKERS: usize = 2;
 const ROTOR: usize = BULKERS;
@@ -44,6 +45,12 @@ pub struct Stats {
     pub given_up: u64,
     /// Watermarks written to the table `journals`.
     pub journals: u64,
+    /// Plans that were cut shorter.
+    pub cuts: u64,
+    /// Blocks that went out once more for their view.
+    pub views: u64,
+    /// Partitions whose offset was lost or set by hand, and that were adopted.
+    pub adoptions: u64,
 }
 
 impl Stats {
@@ -59,6 +66,9 @@ impl Stats {
         self.bad_rows += other.bad_rows;
         self.given_up += other.given_up;
         self.journals += other.journals;
+        self.cuts += other.cuts;
+        self.views += other.views;
+        self.adoptions += other.adoptions;
     }
 }
 
@@ -70,7 +80,11 @@ pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
     let mut random = Random::new(seed);
     let messages = 8 + u32::try_from(random.below(16)).unwrap_or(0);
     let aimed = matches!(control, Control::Wait | Control::Kill);
-    let window = if aimed { 1 } else { 1 + random.index(6) };
+    let window = match seed % 2 {
+        _ if aimed => Some(1),
+        0 => Some(1 + random.index(6)),
+        _ => None,
+    };
     let state = State {
         control,
         random,
@@ -86,6 +100,7 @@ pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
         rotor_committed: [0; LOGS],
         server: Server::with_window(window),
         deciders: BTreeMap::new(),
+        alarmed: BTreeSet::new(),
         answered: BTreeSet::new(),
         replayed: BTreeSet::new(),
         gateway: Gateway::new(2),
@@ -132,7 +147,7 @@ impl Scene {
             if !state.random.chance(25) {
                 return;
             }
-            (state.random.below(16), state.random.index(SECOND_ROTOR + 1))
+            (state.random.below(18), state.random.index(SECOND_ROTOR + 1))
         };
         match what {
             0..=2 => self.kill(process),
@@ -142,6 +157,8 @@ impl Scene {
             8 => gateway::kill_a_pod(&self.world),
             9..=10 => self.replay(),
             11 => self.second_rotor(),
+            16 => self.lose_the_offset(),
+            17 => self.adopt(),
             _ => warehouse::weather(&self.world),
         }
     }
@@ -210,9 +227,50 @@ impl Scene {
         }
     }
 
+    /// The bulkers are ended, and the group's offset is forgotten or set by hand; the state beside it is lost with it.
+    fn lose_the_offset(&mut self) {
+        if !self.world.get().random.chance(150) {
+            return;
+        }
+        self.end_bulkers();
+        let mut state = self.world.get();
+        let state = &mut *state;
+        let Some((offset, _)) = &mut state.group.committed else {
+            return;
+        };
+        let by_hand = state.random.below(*offset + 1);
+        state.group.committed = state.random.chance(700).then(|| (by_hand, String::new()));
+        if state.group.committed.is_none() {
+            state.adopted();
+        }
+    }
+
+    /// As `millctl ledger adopt` does where bulkers refuse to go on: from the beginning of the log, and everything that is
+    /// in it now is asked for.
+    fn adopt(&mut self) {
+        let held = self.world.get().group.committed.clone();
+        if held.is_none_or(|(_, metadata)| Metadata::decode(&metadata).is_ok()) {
+            return;
+        }
+        self.end_bulkers();
+        let mut state = self.world.get();
+        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
+        let metadata = match state.control {
+            Control::Adoption => Metadata::default(),
+            _ => Metadata::adopting(end),
+        };
+        state.group.committed = metadata.encode().ok().map(|text| (0, text));
+        state.adopted();
+    }
+
+    fn end_bulkers(&mut self) {
+        (0..BULKERS).for_each(|bulker| self.kill(bulker));
+    }
+
     /// No more faults: everything that is away comes back, everything that is stopped goes on. The rotor starts anew,
     /// so that a last commit that did not hold is made good.
     fn calm(&mut self) {
+        self.adopt();
         self.tasks
             .retain(|task| ![ROTOR, SECOND_ROTOR].contains(&task.process));
         let mut state = self.world.get();

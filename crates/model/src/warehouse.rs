@@ -51,10 +51,14 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Server {
     pub(crate) tables: BTreeMap<u8, Vec<Row>>,
+    /// What the view of each table holds.
+    pub(crate) views: BTreeMap<u8, Vec<Row>>,
     pub(crate) journals: Vec<(JournalId, u64, Watermark)>,
-    tokens: VecDeque<Token>,
-    /// How many tokens are kept.
-    pub(crate) window: usize,
+    tokens: Tokens,
+    view_tokens: Tokens,
+    /// Tokens are forgotten at any time. Where they are not, tables have views that fail: whoever completes a view relies
+    /// on its table to know the block a moment later.
+    pub(crate) forgets: bool,
     running: Vec<Query>,
     ended: BTreeMap<u64, Ended>,
     queries: u64,
@@ -66,10 +70,42 @@ pub(crate) struct Server {
     pub(crate) away: bool,
 }
 
-impl Server {
-    pub(crate) fn with_window(window: usize) -> Self {
+/// The tokens that a table, or the views, remember.
+#[derive(Debug, Default)]
+struct Tokens {
+    kept: VecDeque<Token>,
+    window: usize,
+}
+
+impl Tokens {
+    fn of(window: usize) -> Self {
         Self {
+            kept: VecDeque::new(),
             window,
+        }
+    }
+
+    /// False where it was known.
+    fn take(&mut self, token: Token) -> bool {
+        if self.kept.contains(&token) {
+            return false;
+        }
+        self.kept.push_back(token);
+        while self.kept.len() > self.window {
+            self.kept.pop_front();
+        }
+        true
+    }
+}
+
+impl Server {
+    /// A server that keeps so many tokens; all of them where nothing is said.
+    pub(crate) fn with_window(window: Option<usize>) -> Self {
+        let kept = window.unwrap_or(usize::MAX);
+        Self {
+            tokens: Tokens::of(kept),
+            view_tokens: Tokens::of(kept),
+            forgets: window.is_some(),
             ..Self::default()
         }
     }
@@ -103,20 +139,28 @@ pub(crate) fn serve(world: &World) {
     // An error proves nothing: a view may have failed after the rows were written.
     let applies = !fails || (!broken && state.random.chance(500));
     let query = state.server.running.swap_remove(index);
-    let ended = if fails { Ended::Error } else { Ended::Ok };
+    // The view comes behind its table: it may fail alone, and an insert that failed may have reached it.
+    let of_rows = matches!(query.body, Body::Rows(..)) && !state.server.forgets;
+    let view_fails = of_rows && applies && state.chaos && state.random.chance(if fails { 500 } else { 80 });
+    let ended = match fails || view_fails {
+        true => Ended::Error,
+        false => Ended::Ok,
+    };
     state.server.ended.insert(query.id, ended);
     if !applies {
         return;
     }
-    if state.control != Control::Token {
-        if state.server.tokens.contains(&query.token) {
-            state.stats.deduplicated += 1;
-            return;
-        }
-        state.server.tokens.push_back(query.token);
-        while state.server.tokens.len() > state.server.window {
-            state.server.tokens.pop_front();
-        }
+    let tokens = state.control != Control::Token;
+    if of_rows
+        && !view_fails
+        && let Body::Rows(table, rows) = &query.body
+        && (!tokens || state.server.view_tokens.take(query.token))
+    {
+        state.server.views.entry(*table).or_default().extend(rows);
+    }
+    if tokens && !state.server.tokens.take(query.token) {
+        state.stats.deduplicated += 1;
+        return;
     }
     match query.body {
         Body::Rows(table, rows) => state.server.tables.entry(table).or_default().extend(rows),
@@ -192,15 +236,15 @@ impl World {
         if self.control(Control::Kill) {
             return true;
         }
-        if !self.answers().await {
-            return false;
-        }
+        let answered = self.answers().await;
         let mut state = self.get();
-        let running = std::mem::take(&mut state.server.running);
-        for query in running {
-            state.server.ended.insert(query.id, Ended::Error);
+        // It may be carried out and not answered.
+        if answered || (!state.server.away && state.fault(500)) {
+            for query in std::mem::take(&mut state.server.running) {
+                state.server.ended.insert(query.id, Ended::Error);
+            }
         }
-        true
+        answered
     }
 
     /// Which of these rows the table holds; nothing where it does not answer.
@@ -282,7 +326,7 @@ pub(crate) fn weather(world: &World) {
                 state.server.broken.insert(table);
             }
         }
-        3 => state.server.tokens.clear(),
+        3 if state.server.forgets => state.server.tokens.kept.clear(),
         4 | 5 => constrain(random, &mut state.server.bad),
         6 => state.server.bad.clear(),
         _ => {}

@@ -110,9 +110,12 @@ pub(crate) struct State {
     pub(crate) rotor_committed: [u64; LOGS],
     pub(crate) server: Server,
     pub(crate) deciders: BTreeMap<ArbiterKey, Place>,
+    /// Rows of blocks whose view somebody has to look after: an alarm was raised.
+    pub(crate) alarmed: BTreeSet<(u8, Row)>,
     /// Messages that were answered 200.
     pub(crate) answered: BTreeSet<Message>,
-    /// Dead letters of rows that were sent round again: message, table, sub.
+    /// Dead letters of rows that may be in their table too, because they were sent round again, or because the plans that
+    /// named them were lost with the group's offset: message, table, sub.
     pub(crate) replayed: BTreeSet<(Message, u8, u16)>,
     pub(crate) gateway: crate::gateway::Gateway,
     /// Messages that were refused at the door, into the dead letters.
@@ -150,6 +153,18 @@ impl State {
         match log {
             0 => &self.ingest,
             tier => &self.retry[tier - 1],
+        }
+    }
+
+    /// The group's state was lost and the partition begins anew. What the lost plans named is not known any more: a row
+    /// that is a dead letter goes in if its table takes it now, and one that was handed over is judged here and again
+    /// when it comes back.
+    pub(crate) fn adopted(&mut self) {
+        self.stats.adoptions += 1;
+        let copies = self.retry.iter().flatten().map(|copy| (copy.message, copy.row));
+        let letters = self.dead.iter().map(|letter| (letter.message, letter.row));
+        for (message, row) in copies.chain(letters) {
+            self.replayed.extend(row.map(|(table, sub)| (message, table, sub)));
         }
     }
 

@@ -66,6 +66,12 @@ fn arrival(offset: u64, record: &Transformed) -> Arrival {
     }
 }
 
+fn token(table: u8, block: &[Row]) -> Token {
+    let month = block.first().map_or(0, |row| row.month());
+    let ids = block.iter().map(|row| (row.identity, row.sub));
+    Token::of(&format!("model.t{table}"), &month.to_string(), 0, ids)
+}
+
 const fn key(from: &Incoming) -> ArbiterKey {
     (from.identity, from.attempt, from.row)
 }
@@ -187,23 +193,23 @@ impl Shell {
     }
 
     async fn write_sorted(&self, sorted: &Sorted, uncertain: bool) -> Result<Written, Halt> {
-        let certain = |table: &Table| !uncertain && !table.came_back;
         let mut refused = Vec::new();
-        for table in sorted.tables.values().filter(|table| certain(table)) {
-            self.encode(table.rows.iter(), &mut refused);
+        let mut ready = Vec::new();
+        for (number, table) in &sorted.tables {
+            let rows = table.rows.iter().copied();
+            let state = match uncertain || table.came_back {
+                true => Rows::uncertain(rows),
+                false => Rows::fresh(rows),
+            };
+            let state = self.prepare(*number, state, &table.rows, &mut refused).await?;
+            ready.push((*number, table, state));
         }
         if !refused.is_empty() {
             return Ok(Written::Refused(refused, uncertain));
         }
         self.write_outcomes(&sorted.outcomes).await?;
-        for (number, table) in &sorted.tables {
-            let rows = table.rows.iter().copied();
-            let state = match certain(table) {
-                true => Rows::fresh(rows),
-                false => Rows::uncertain(rows),
-            };
-            self.write_table(*number, state, &table.rows, &mut refused)
-                .await?;
+        for (number, table, state) in ready {
+            self.write_table(number, state, &table.rows, &mut refused).await?;
         }
         if !refused.is_empty() {
             return Ok(Written::Refused(refused, true));
@@ -230,6 +236,74 @@ impl Shell {
         months.into_values().collect()
     }
 
+    /// Finds out which rows are to be written and tries their encoding, before anything of the plan is sent.
+    async fn prepare(
+        &self,
+        table: u8,
+        mut state: Rows<Row>,
+        rows: &[Row],
+        refused: &mut Vec<BadRow>,
+    ) -> Result<Rows<Row>, Halt> {
+        let mut failing_since = None;
+        loop {
+            match state.step() {
+                Step::Done => return Ok(state),
+                Step::Kill => {
+                    self.kill().await?;
+                    state.killed();
+                }
+                Step::Ask if self.ask(table, &mut state).await => {
+                    // What an earlier attempt may have left of a view is not known.
+                    let held = rows.iter().filter(|row| !state.missing().contains(row));
+                    self.alarm(table, held);
+                }
+                Step::Ask => self.failed(table, &mut failing_since).await?,
+                Step::Insert => {
+                    self.encode(state.missing().iter(), refused);
+                    return Ok(state);
+                }
+            }
+        }
+    }
+
+    /// False where the table did not answer.
+    async fn ask(&self, table: u8, state: &mut Rows<Row>) -> bool {
+        let Some(held) = self.world.which(table, state.missing()).await else {
+            return false;
+        };
+        self.world.get().stats.found += u64::try_from(held.len()).unwrap_or(0);
+        state.held(&held);
+        true
+    }
+
+    fn alarm<'r>(&self, table: u8, rows: impl Iterator<Item = &'r Row>) {
+        let rows: Vec<_> = rows.map(|row| (table, *row)).collect();
+        self.world.get().alarmed.extend(rows);
+    }
+
+    /// The table holds a block whose insert failed: the same block goes out once more, for its view. Where that fails too
+    /// somebody is told.
+    async fn complete_view(&self, table: u8, block: Vec<Row>) -> Result<(), End> {
+        if self.control(Control::Views) {
+            return Ok(());
+        }
+        self.world.get().stats.views += 1;
+        let checked = self.check()?;
+        let token = token(table, &block);
+        match self
+            .world
+            .insert(checked, token, Body::Rows(table, block.clone()))
+            .await
+        {
+            Outcome::Applied => {}
+            Outcome::Definite | Outcome::Ambiguous => {
+                self.kill().await?;
+                self.alarm(table, block.iter());
+            }
+        }
+        Ok(())
+    }
+
     async fn write_table(
         &self,
         table: u8,
@@ -238,6 +312,7 @@ impl Shell {
         refused: &mut Vec<BadRow>,
     ) -> Result<(), Halt> {
         let mut failing_since = None;
+        let mut doubt = None;
         loop {
             let went_well = match state.step() {
                 Step::Done => return Ok(()),
@@ -246,14 +321,15 @@ impl Shell {
                     state.killed();
                     true
                 }
-                Step::Ask => match self.world.which(table, state.missing()).await {
-                    Some(held) => {
-                        self.world.get().stats.found += u64::try_from(held.len()).unwrap_or(0);
-                        state.held(&held);
-                        true
+                Step::Ask if self.ask(table, &mut state).await => {
+                    let block: Vec<Row> = doubt.take().unwrap_or_default();
+                    let there = |row: &Row| !state.missing().contains(row);
+                    if !block.is_empty() && block.iter().all(there) && !self.world.get().server.forgets {
+                        self.complete_view(table, block).await?;
                     }
-                    None => false,
-                },
+                    true
+                }
+                Step::Ask => false,
                 Step::Insert => {
                     let before = refused.len();
                     let missing = rows.iter().filter(|row| state.missing().contains(row));
@@ -261,7 +337,7 @@ impl Shell {
                     if refused.len() > before {
                         return Ok(());
                     }
-                    self.send(table, &mut state, blocks).await?
+                    self.send(table, &mut state, blocks, &mut doubt).await?
                 }
             };
             if !went_well {
@@ -271,11 +347,15 @@ impl Shell {
     }
 
     /// Sends blocks until one is in doubt or was not sent.
-    async fn send(&self, table: u8, state: &mut Rows<Row>, blocks: Vec<Vec<Row>>) -> Result<bool, End> {
+    async fn send(
+        &self,
+        table: u8,
+        state: &mut Rows<Row>,
+        blocks: Vec<Vec<Row>>,
+        doubt: &mut Option<Vec<Row>>,
+    ) -> Result<bool, End> {
         for block in blocks {
-            let month = block.first().map_or(0, |row| row.month());
-            let ids = block.iter().map(|row| (row.identity, row.sub));
-            let token = Token::of(&format!("model.t{table}"), &month.to_string(), 0, ids);
+            let token = token(table, &block);
             let checked = self.check()?;
             match self
                 .world
@@ -286,6 +366,7 @@ impl Shell {
                 Outcome::Definite => return Ok(false),
                 Outcome::Ambiguous => {
                     state.in_doubt();
+                    *doubt = Some(block);
                     return Ok(false);
                 }
             }

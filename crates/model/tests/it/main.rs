@@ -29,6 +29,9 @@ fn every_event_is_where_it_belongs_once_whatever_happens_on_its_way() {
         total.bad_rows,
         total.given_up,
         total.journals,
+        total.cuts,
+        total.views,
+        total.adoptions,
     ];
     assert!(happened.iter().all(|count| *count > 100), "{total:?}");
 }
