@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use millrace_event::Timestamp;
+use millrace_service::config::ByteSize;
 
 /// Which dead letters.
 #[derive(Clone, Debug, Default, Args)]
@@ -113,6 +114,10 @@ pub(crate) struct Audit {
     /// The ingest topic's incarnation, as the rotor is configured.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) incarnation: String,
+    /// How much memory the events in work may take. Where they need more, the logs are gone through in several passes,
+    /// each over a part of the events; the logs may be of any length.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub(crate) memory: ByteSize,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,38 +2,48 @@
 //!
 //! The ingest topic says what was accepted, the transformed log what was decided about every event, by the first
 //! record of each attempt. Whatever is settled must be where it was decided to be: its rows in their tables once, or
-//! dropped, or a dead letter, or a copy that waits in a retry topic. Reads topics and keeps one entry for each event
-//! in memory; `--since` bounds both.
+//! dropped, or a dead letter, or a copy that waits in a retry topic.
+//!
+//! Memory is bounded however long the logs are: a pass over them keeps entries of a part of the events only. Where a part
+//! turns out too large, it is divided and gone through anew; parts that are done stay done.
 
-mod arrivals;
 mod books;
+mod findings;
+mod names;
+mod numbers;
+mod scope;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use millrace_event::Timestamp;
 use millrace_kafka::{Record, reader};
 use millrace_warehouse::TableName;
 use serde_json::json;
 
-use self::arrivals::Arrivals;
-use self::books::{Books, Findings};
+use self::books::{BYTES_PER_ENTRY, Books, Terms};
+use self::findings::{Findings, MOST_NAMED, Named};
+use self::scope::Scope;
 use crate::cli::Audit;
 use crate::output::{Answer, Bar};
 use crate::parts::Parts;
 
 /// The exit status where something is not where it belongs.
 const EXIT_FINDINGS: u8 = 2;
-/// Findings of one kind that are named one by one.
-const MOST_NAMED: usize = 100;
-/// Events that one question to a table covers.
-const SEQS_PER_QUESTION: u64 = 100_000;
 /// How much the clocks of the hosts that stamp records may differ.
 const CLOCKS_MS: i64 = 3_600_000;
 
 type Ranges = BTreeMap<u32, Range<u64>>;
+
+/// How a record is entered.
+type Enter = fn(&mut Books, u32, &Record);
+
+/// Everything that a pass reads.
+struct Logs {
+    topics: Vec<(String, Ranges, Enter)>,
+}
 
 pub(super) async fn run(arguments: &Audit, parts: &Parts) -> Result<Answer> {
     let (kafka, topics) = (parts.kafka(), parts.topics());
@@ -43,62 +53,76 @@ pub(super) async fn run(arguments: &Audit, parts: &Parts) -> Result<Answer> {
     let taken_on = reader::committed(&kafka, &arguments.rotor_group, &topics.ingest).await?;
     let accepted = ranges(parts, &topics.ingest, since).await?;
     let decided = ranges(parts, &topics.transformed, since).await?;
-    let bar = Bar::new("records and rows");
-    let books = Arc::new(Mutex::new(Books::new(since, settled)));
     let log_begins = begins(parts, &decided).await?;
-    let arrivals = Arrivals::new(
+    let entries = arguments.memory.get() / BYTES_PER_ENTRY;
+    let terms = Terms {
         since,
-        &topics.ingest,
-        &arguments.incarnation,
+        settled,
         taken_on,
         log_begins,
-    );
-    let arrivals = Arc::new(Mutex::new(arrivals));
-
+        topic: topics.ingest.clone(),
+        incarnation: arguments.incarnation.clone(),
+        most: usize::try_from(entries).unwrap_or(usize::MAX),
+    };
+    let mut partitions: Vec<_> = decided.keys().chain(accepted.keys()).copied().collect();
+    let mut logs = Logs {
+        topics: vec![(topics.transformed.clone(), decided, Books::decided as Enter)],
+    };
     let others = topics.retry.iter().map(|tier| tier.topic.as_str());
-    read(parts, &topics.transformed, decided, &bar, &books, Books::decided).await?;
     for topic in [topics.dlq.as_str()].into_iter().chain(others) {
-        let enter = if topic == topics.dlq {
+        let enter: Enter = if topic == topics.dlq {
             Books::dead
         } else {
             Books::waiting
         };
         let ranges = ranges(parts, topic, since).await?;
-        read(parts, topic, ranges, &bar, &books, enter).await?;
+        partitions.extend(ranges.keys());
+        logs.topics.push((topic.to_owned(), ranges, enter));
     }
-    read(
-        parts,
-        &topics.ingest,
-        accepted,
-        &bar,
-        &arrivals,
-        Arrivals::accepted,
-    )
-    .await?;
-    let mut books = std::mem::take(&mut *books.lock().unwrap_or_else(PoisonError::into_inner));
-    let arrivals = std::mem::take(&mut *arrivals.lock().unwrap_or_else(PoisonError::into_inner));
+    logs.topics
+        .push((topics.ingest.clone(), accepted, Books::accepted));
+    partitions.sort_unstable();
+    partitions.dedup();
 
-    let warehouse = parts.warehouse();
-    let mut held = BTreeMap::new();
-    for (table, journal, partition, seqs) in books.ranges() {
-        let name: TableName = table.parse().context("the log names a table that is none")?;
-        bar.expect(seqs.end() - seqs.start() + 1);
-        let mut from = *seqs.start();
-        while from <= *seqs.end() {
-            let to = (*seqs.end()).min(from.saturating_add(SEQS_PER_QUESTION - 1));
-            let copies = warehouse.copies(&name, journal, partition, from..=to).await?;
-            held.extend(
-                copies
-                    .into_iter()
-                    .map(|((seq, sub), copies)| ((table.clone(), journal, partition, seq, sub), copies)),
-            );
-            bar.step(to - from + 1);
-            from = to.saturating_add(1);
-        }
+    let bar = Bar::new("records and rows");
+    let mut findings = Findings::default();
+    let mut open = vec![Scope::of(partitions)];
+    while let Some(scope) = open.pop() {
+        findings.passes += 1;
+        let Some(books) = logs.read(parts, &terms, &scope, &bar).await? else {
+            let smaller = scope.split();
+            if smaller.is_empty() {
+                bail!(
+                    "one part of the events does not fit into --memory {}",
+                    arguments.memory
+                );
+            }
+            open.extend(smaller.into_iter().rev());
+            continue;
+        };
+        compare(parts, books, &bar, &mut findings).await?;
     }
-    let mut findings = books.findings(&held);
-    arrivals.compare(&books, &mut findings);
     answer(&findings)
+}
+
+/// Asks the tables about everything that a pass has found.
+async fn compare(parts: &Parts, mut books: Books, bar: &Bar, findings: &mut Findings) -> Result<()> {
+    let warehouse = parts.warehouse();
+    for question in books.questions() {
+        let name: TableName = question
+            .table
+            .parse()
+            .context("the log names a table that is none")?;
+        let numbers = question.seqs.end() - question.seqs.start() + 1;
+        bar.expect(numbers);
+        let held = warehouse
+            .copies(&name, question.journal, question.partition, question.seqs.clone())
+            .await?;
+        books.compare(&question, &held, findings);
+        bar.step(numbers);
+    }
+    books.report(findings);
+    Ok(())
 }
 
 /// The records to read of a topic. An event's records are stamped after the event was received, but by other hosts.
@@ -138,32 +162,37 @@ async fn begins(parts: &Parts, decided: &Ranges) -> Result<BTreeMap<u32, i64>> {
     ))
 }
 
-async fn read<T: Send + 'static>(
-    parts: &Parts,
-    topic: &str,
-    ranges: Ranges,
-    bar: &Bar,
-    into: &Arc<Mutex<T>>,
-    enter: fn(&mut T, u32, &Record),
-) -> Result<()> {
-    let (into, bar) = (Arc::clone(into), bar.clone());
-    bar.expect(ranges.values().map(|range| range.end - range.start).sum());
-    let visit = move |partition, record: Record| {
-        enter(
-            &mut into.lock().unwrap_or_else(PoisonError::into_inner),
-            partition,
-            &record,
-        );
-        bar.step(1);
-        true
-    };
-    reader::read_ranges(&parts.kafka(), topic, ranges, visit).await?;
-    Ok(())
+impl Logs {
+    /// Goes through the logs of the scope's partitions; nothing where its events do not fit into memory.
+    async fn read(&self, parts: &Parts, terms: &Terms, scope: &Scope, bar: &Bar) -> Result<Option<Books>> {
+        let books = Arc::new(Mutex::new(Books::new(terms, scope)));
+        for (topic, ranges, enter) in &self.topics {
+            let (into, bar, enter) = (Arc::clone(&books), bar.clone(), *enter);
+            let mut ranges = ranges.clone();
+            ranges.retain(|partition, range| !range.is_empty() && scope.partitions.contains(partition));
+            if ranges.is_empty() {
+                continue;
+            }
+            bar.expect(ranges.values().map(|range| range.end - range.start).sum());
+            let visit = move |partition, record: Record| {
+                let mut books = into.lock().unwrap_or_else(PoisonError::into_inner);
+                enter(&mut books, partition, &record);
+                bar.step(1);
+                !books.is_full()
+            };
+            reader::read_ranges(&parts.kafka(), topic, ranges, visit).await?;
+            if books.lock().unwrap_or_else(PoisonError::into_inner).is_full() {
+                return Ok(None);
+            }
+        }
+        let books = std::mem::take(&mut *books.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Some(books))
+    }
 }
 
 fn answer(findings: &Findings) -> Result<Answer> {
     let ok = findings.is_clean();
-    let named = |list: &[String]| list.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>();
+    let named = |found: &Named| found.names().map(ToOwned::to_owned).collect::<Vec<_>>();
     let hours: Vec<_> = findings
         .hours
         .iter()
@@ -175,13 +204,6 @@ fn answer(findings: &Findings) -> Result<Answer> {
             })
         })
         .collect();
-    let kinds = [
-        ("missing", &findings.missing),
-        ("duplicated", &findings.duplicated),
-        ("stray", &findings.stray),
-        ("lost", &findings.lost),
-        ("gaps", &findings.gaps),
-    ];
     let mut object = json!({
         "ok": ok,
         "events": findings.events,
@@ -189,15 +211,20 @@ fn answer(findings: &Findings) -> Result<Answer> {
         "accepted": findings.accepted,
         "duplicates_in_log": findings.duplicates,
         "duplicates_in_ingest": findings.shipped_again,
+        "passes": findings.passes,
         "hours": hours,
     });
     let mut lines = vec![format!(
         "{} events accepted, {} decided, {} rows; {} records of the ingest topic and {} of the log were duplicates",
         findings.accepted, findings.events, findings.rows, findings.shipped_again, findings.duplicates
     )];
-    for (kind, list) in kinds {
-        object[kind] = json!({ "count": list.len(), "named": named(list) });
-        lines.extend(named(list).into_iter().map(|one| format!("{kind}: {one}")));
+    for (kind, found) in findings.kinds() {
+        object[kind] = json!({ "count": found.count(), "named": named(found) });
+        lines.extend(found.names().map(|one| format!("{kind}: {one}")));
+        let more = found.count().saturating_sub(MOST_NAMED as u64);
+        if more > 0 {
+            lines.push(format!("{kind}: {more} more"));
+        }
     }
     for ((workspace, hour), counts) in &findings.hours {
         lines.push(format!(

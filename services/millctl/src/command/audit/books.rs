@@ -1,96 +1,122 @@
 //! What the log says of each event, and whether tables and topics agree.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use millrace_event::envelope::{Envelope as _, Transformed};
+use millrace_event::envelope::{Envelope as _, Ingest, Transformed};
 use millrace_event::header;
 use millrace_event::{Identity, JournalId, Timestamp, Verdict};
 use millrace_kafka::Record;
 
-/// A row in its table: table, journal, partition, seq, sub.
-pub(super) type Held = (String, JournalId, u32, u64, u16);
+use super::findings::Findings;
+use super::names::Names;
+use super::numbers::Numbers;
+use super::scope::{Scope, block};
 
-/// A row of an event.
-type RowOf = (Identity, String, u16);
+/// What an entry takes at most, in bytes: the largest kind of entry in a B-tree whose nodes are as empty as they may be.
+pub(super) const BYTES_PER_ENTRY: u64 = 112;
+
+/// A row of an event in a table, by the table's number in [`Books::tables`].
+type RowOf = (u32, Identity, u16);
 
 /// What is decided once: an event, its attempt, and for a row that came back its table and sub.
-type Key = (Identity, u32, Option<(String, u16)>);
+type Key = (Identity, u32, Option<(u32, u16)>);
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Event {
-    workspace: String,
-    hour: String,
+    /// Its workspace and hour, by their number in [`Books::hours`].
+    hour: u32,
     /// The latest attempt that was decided, and how.
     decided: Option<(u32, Verdict)>,
+    /// Its first attempt has a record in the log.
+    begun: bool,
+    /// Any record about it is in the log.
+    logged: bool,
     /// A record about it is not settled yet.
     under_way: bool,
+    /// It is in the ingest topic; whether the rotor has read it, and the log goes back far enough to have its decision.
+    accepted: Option<bool>,
 }
 
+/// What is the same for every pass.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    /// Only events received at this time or later are judged.
+    pub(super) since: Option<Timestamp>,
+    /// What the bulkers have settled of the transformed log, by partition.
+    pub(super) settled: BTreeMap<u32, u64>,
+    /// What the rotor has taken on of the ingest topic, by partition.
+    pub(super) taken_on: BTreeMap<u32, u64>,
+    /// In milliseconds: ingest records of a partition that are older have decisions that retention deleted.
+    pub(super) log_begins: BTreeMap<u32, i64>,
+    /// The ingest topic and its incarnation, which name records without an identity.
+    pub(super) topic: String,
+    pub(super) incarnation: String,
+    /// Most entries.
+    pub(super) most: usize,
+}
+
+/// One pass: the events of its scope.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    since: Option<Timestamp>,
-    settled: BTreeMap<u32, u64>,
-    seen: HashSet<Key>,
-    events: HashMap<Identity, Event>,
+    terms: Terms,
+    scope: Scope,
+    tables: Names,
+    hours: Names,
+    events: BTreeMap<Identity, Event>,
+    /// Attempts after the first, and rows that came back.
+    seen: BTreeSet<Key>,
     rows: BTreeSet<RowOf>,
-    dead_events: HashSet<Identity>,
-    dead_rows: HashSet<RowOf>,
-    copies: HashSet<Key>,
+    dead_events: BTreeSet<Identity>,
+    dead_rows: BTreeSet<RowOf>,
+    copies: BTreeSet<Key>,
+    numbers: Numbers,
     duplicates: u64,
 }
 
-/// Events of one workspace and hour, by where they are.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) stored: u64,
-    pub(super) dropped: u64,
-    pub(super) dead: u64,
-    pub(super) waiting: u64,
-    pub(super) under_way: u64,
-    pub(super) lost: u64,
-}
-
-/// What came out.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) events: usize,
-    pub(super) rows: usize,
-    pub(super) duplicates: u64,
-    pub(super) missing: Vec<String>,
-    pub(super) duplicated: Vec<String>,
-    pub(super) stray: Vec<String>,
-    pub(super) lost: Vec<String>,
-    /// Numbers of journals that are in no record of the ingest topic.
-    pub(super) gaps: Vec<String>,
-    /// Events that the ingest topic holds.
-    pub(super) accepted: usize,
-    /// Records of the ingest topic that were there already.
-    pub(super) shipped_again: u64,
-    pub(super) hours: BTreeMap<(String, String), Counts>,
-}
-
-impl Findings {
-    pub(super) fn is_clean(&self) -> bool {
-        let kinds = [
-            &self.missing,
-            &self.duplicated,
-            &self.stray,
-            &self.lost,
-            &self.gaps,
-        ];
-        kinds.iter().all(|found| found.is_empty())
-    }
+/// A question to a table: how often does it hold each row of these events?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) table: String,
+    pub(super) journal: JournalId,
+    pub(super) partition: u32,
+    pub(super) seqs: RangeInclusive<u64>,
 }
 
 impl Books {
-    /// Books about events received at `since` or later; `settled` is what the bulkers' group has committed.
-    pub(super) fn new(since: Option<Timestamp>, settled: BTreeMap<u32, u64>) -> Self {
+    pub(super) fn new(terms: &Terms, scope: &Scope) -> Self {
         Self {
-            since,
-            settled,
+            terms: terms.clone(),
+            scope: scope.clone(),
             ..Self::default()
         }
+    }
+
+    /// Whether there is no more room: what was entered is worth nothing then.
+    pub(super) fn is_full(&self) -> bool {
+        let entries = self.events.len()
+            + self.seen.len()
+            + self.rows.len()
+            + self.dead_events.len()
+            + self.dead_rows.len()
+            + self.copies.len();
+        entries > self.terms.most
+    }
+
+    fn event(&mut self, identity: Identity, workspace: &str, received_at: Timestamp) -> &mut Event {
+        let hours = &mut self.hours;
+        self.events.entry(identity).or_insert_with(|| {
+            let time = received_at.to_string();
+            let hour = time.get(..13).unwrap_or(&time);
+            Event {
+                hour: hours.number(&format!("{workspace} {hour}")),
+                decided: None,
+                begun: false,
+                logged: false,
+                under_way: false,
+                accepted: None,
+            }
+        })
     }
 
     /// A record of the transformed log, each partition's in order.
@@ -98,26 +124,20 @@ impl Books {
         let Ok(envelope) = Transformed::read(&record.value) else {
             return;
         };
-        let received_at = envelope.origin.received_at;
-        if self.since.is_some_and(|since| received_at < since) {
+        let (identity, received_at) = (envelope.id, envelope.origin.received_at);
+        if !self.scope.holds(identity) || self.terms.since.is_some_and(|since| received_at < since) {
             return;
         }
-        let settled = self
-            .settled
-            .get(&partition)
-            .is_some_and(|end| record.offset < *end);
-        let event = self.events.entry(envelope.id).or_insert_with(|| Event {
-            workspace: envelope.origin.workspace.to_string(),
-            hour: received_at.to_string().chars().take(13).collect(),
-            decided: None,
-            under_way: false,
-        });
-        if !settled {
-            event.under_way = true;
-        }
+        let settled = self.terms.settled.get(&partition);
+        let settled = settled.is_some_and(|end| record.offset < *end);
         let row = envelope.sub.zip(envelope.outputs.first());
-        let row = row.map(|(sub, output)| (output.table.to_string(), sub));
-        if !self.seen.insert((envelope.id, envelope.attempt, row.clone())) {
+        let row = row.map(|(sub, output)| (self.tables.number(output.table.as_str()), sub));
+        let later = envelope.attempt > 0 || row.is_some();
+        let known = later && !self.seen.insert((identity, envelope.attempt, row));
+        let event = self.event(identity, envelope.origin.workspace.as_str(), received_at);
+        event.logged = true;
+        event.under_way |= !settled;
+        if known || (!later && std::mem::replace(&mut event.begun, true)) {
             self.duplicates += 1;
             return;
         }
@@ -134,126 +154,196 @@ impl Books {
                     .sub
                     .or_else(|| u16::try_from(index).ok())
                     .unwrap_or(u16::MAX);
-                self.rows.insert((envelope.id, output.table.to_string(), sub));
+                let table = self.tables.number(output.table.as_str());
+                self.rows.insert((table, identity, sub));
             }
         }
-    }
-
-    /// Whether anything was decided about an event.
-    pub(super) fn knows(&self, identity: Identity) -> bool {
-        self.events.contains_key(&identity)
     }
 
     /// A dead letter.
     pub(super) fn dead(&mut self, _partition: u32, record: &Record) {
-        let Some((identity, _, row)) = named(record) else {
-            return;
-        };
-        match row {
-            Some((table, sub)) => self.dead_rows.insert((identity, table, sub)),
-            None => self.dead_events.insert(identity),
-        };
+        match self.named(record) {
+            Some((identity, _, Some((table, sub)))) => drop(self.dead_rows.insert((table, identity, sub))),
+            Some((identity, _, None)) => drop(self.dead_events.insert(identity)),
+            None => {}
+        }
     }
 
     /// A copy in a retry topic, whether it was read or not.
     pub(super) fn waiting(&mut self, _partition: u32, record: &Record) {
-        self.copies.extend(named(record));
+        let key = self.named(record);
+        self.copies.extend(key);
     }
 
-    /// What to ask of which table, so that every row of every event is covered.
-    pub(super) fn ranges(&mut self) -> Vec<(String, JournalId, u32, RangeInclusive<u64>)> {
-        let mut ranges: BTreeMap<(String, JournalId, u32), (u64, u64)> = BTreeMap::new();
-        for (identity, table, _) in &self.rows {
-            let key = (table.clone(), identity.journal, identity.partition);
-            let range = ranges.entry(key).or_insert((identity.seq, identity.seq));
-            *range = (range.0.min(identity.seq), range.1.max(identity.seq));
+    /// What a copy or a dead letter of this pass is about, by its headers.
+    fn named(&mut self, record: &Record) -> Option<Key> {
+        let headers = &record.headers;
+        let identity = headers.text(header::ID)?.parse().ok()?;
+        let attempt = headers.text(header::ATTEMPT)?.parse().ok()?;
+        let sub: Option<u16> = headers.text(header::SUB).and_then(|sub| sub.parse().ok());
+        let row = headers.text(header::TABLE).zip(sub);
+        let row = row.map(|(table, sub)| (self.tables.number(table), sub));
+        self.scope.holds(identity).then_some((identity, attempt, row))
+    }
+
+    /// A record of the ingest topic. One that is no envelope is not counted as an event: the rotor makes a dead letter
+    /// of it.
+    pub(super) fn accepted(&mut self, partition: u32, record: &Record) {
+        let named = record.headers.text(header::ID).and_then(|id| id.parse().ok());
+        let identity: Identity = named.unwrap_or_else(|| Identity {
+            journal: JournalId::of_topic(&self.terms.topic, &self.terms.incarnation),
+            partition,
+            seq: record.offset,
+        });
+        // Gaps are looked for in everything that was read, as times are not in the order of numbers.
+        if self.scope.gaps {
+            self.numbers.take(identity);
         }
-        let range = |((table, journal, partition), (from, to))| (table, journal, partition, from..=to);
-        ranges.into_iter().map(range).collect()
-    }
-
-    /// Compares.
-    pub(super) fn findings(&self, held: &BTreeMap<Held, u64>) -> Findings {
-        let mut findings = Findings {
-            events: self.events.len(),
-            rows: self.rows.len(),
-            duplicates: self.duplicates,
-            ..Findings::default()
+        if !self.scope.holds(identity) {
+            return;
+        }
+        let Ok(envelope) = Ingest::read(&record.value) else {
+            return;
         };
-        // Copies whose attempt nobody has decided yet: their event or row waits.
-        let waiting = |key: &&Key| !self.seen.contains(*key);
-        let mut waiting_events = HashSet::new();
-        let mut waiting_rows = HashSet::new();
-        for (identity, _, row) in self.copies.iter().filter(waiting) {
-            match row {
-                Some((table, sub)) => drop(waiting_rows.insert((*identity, table.clone(), *sub))),
-                None => drop(waiting_events.insert(*identity)),
+        if self.terms.since.is_some_and(|since| envelope.received_at < since) {
+            return;
+        }
+        let read = self.terms.taken_on.get(&partition);
+        let read = read.is_some_and(|end| record.offset < *end);
+        let begins = self.terms.log_begins.get(&partition).copied();
+        let judged = read && record.timestamp_ms >= begins.unwrap_or(i64::MIN);
+        self.event(identity, envelope.workspace.as_str(), envelope.received_at)
+            .accepted
+            .get_or_insert(judged);
+    }
+
+    /// What to ask of which table, so that every row of every event is covered, and rows that nobody decided on are seen
+    /// as well.
+    pub(super) fn questions(&self) -> Vec<Question> {
+        let mut tables: BTreeMap<(JournalId, u32), BTreeSet<u32>> = BTreeMap::new();
+        for (table, identity, _) in &self.rows {
+            let of = tables.entry((identity.journal, identity.partition)).or_default();
+            of.insert(*table);
+        }
+        let mut blocks: Vec<(Identity, u64)> = Vec::new();
+        for (identity, _) in self.events.iter().filter(|(_, event)| event.logged) {
+            match blocks.last_mut() {
+                Some((first, last))
+                    if (first.journal, first.partition) == (identity.journal, identity.partition)
+                        && block(*first) == block(*identity) =>
+                {
+                    *last = identity.seq;
+                }
+                _ => blocks.push((*identity, identity.seq)),
             }
         }
-        for row in &self.rows {
-            let (identity, table, sub) = row;
-            let place = (
-                table.clone(),
-                identity.journal,
-                identity.partition,
-                identity.seq,
-                *sub,
-            );
-            let copies = held.get(&place).copied().unwrap_or(0);
-            let open = self.events.get(identity).is_some_and(|event| event.under_way);
-            let elsewhere = open || self.dead_rows.contains(row) || waiting_rows.contains(row);
-            let name = format!("{identity} sub {sub} in {table}");
+        let mut questions = Vec::new();
+        for (first, last) in blocks {
+            for table in tables
+                .get(&(first.journal, first.partition))
+                .into_iter()
+                .flatten()
+            {
+                questions.push(Question {
+                    table: self.tables.name(*table).to_owned(),
+                    journal: first.journal,
+                    partition: first.partition,
+                    seqs: first.seq..=last,
+                });
+            }
+        }
+        questions
+    }
+
+    /// Compares what a table answered with what must be there.
+    pub(super) fn compare(
+        &mut self,
+        question: &Question,
+        held: &BTreeMap<(u64, u16), u64>,
+        findings: &mut Findings,
+    ) {
+        let number = self.tables.number(&question.table);
+        let identity = |seq| Identity {
+            journal: question.journal,
+            partition: question.partition,
+            seq,
+        };
+        let (first, last) = (identity(*question.seqs.start()), identity(*question.seqs.end()));
+        let asked = (number, first, 0)..=(number, last, u16::MAX);
+        for row in self.rows.range(asked) {
+            let (_, identity, sub) = *row;
+            let copies = held.get(&(identity.seq, sub)).copied().unwrap_or(0);
+            let open = self.events.get(&identity).is_some_and(|event| event.under_way);
+            let elsewhere = open || self.dead_rows.contains(row) || self.row_waits(*row);
+            let name = || format!("{identity} sub {sub} in {}", question.table);
             match copies {
-                0 if !elsewhere => findings.missing.push(name),
+                0 if !elsewhere => findings.missing.push(name()),
                 0 | 1 => {}
-                _ => findings.duplicated.push(format!("{name}, {copies} times")),
+                _ => findings.duplicated.push(format!("{}, {copies} times", name())),
             }
         }
-        for ((table, journal, partition, seq, sub), copies) in held {
-            let identity = Identity {
-                journal: *journal,
-                partition: *partition,
-                seq: *seq,
-            };
+        for ((seq, sub), copies) in held {
+            let identity = identity(*seq);
             // Events outside of the books are not judged.
-            let known = self.events.get(&identity).is_some_and(|event| !event.under_way);
-            if known && !self.rows.contains(&(identity, table.clone(), *sub)) {
-                let name = format!("{identity} sub {sub} in {table}, {copies} times");
+            let event = self.events.get(&identity);
+            let known = event.is_some_and(|event| event.logged && !event.under_way);
+            if known && !self.rows.contains(&(number, identity, *sub)) {
+                let name = format!("{identity} sub {sub} in {}, {copies} times", question.table);
                 findings.stray.push(name);
             }
         }
+    }
+
+    /// Copies of an event, or of one of its rows, whose attempt nobody has decided yet.
+    fn waits(&self, identity: Identity, row: Option<(u32, u16)>) -> bool {
+        let all = (identity, 0, None)..=(identity, u32::MAX, Some((u32::MAX, u16::MAX)));
+        let mut copies = self.copies.range(all).filter(|(.., of)| *of == row);
+        copies.any(|key| !self.seen.contains(key))
+    }
+
+    fn row_waits(&self, (table, identity, sub): RowOf) -> bool {
+        self.waits(identity, Some((table, sub)))
+    }
+
+    /// Adds everything but what [`Self::compare`] finds.
+    pub(super) fn report(self, findings: &mut Findings) {
+        findings.rows += self.rows.len();
+        findings.duplicates += self.duplicates;
         for (identity, event) in &self.events {
-            let key = (event.workspace.clone(), event.hour.clone());
+            findings.accepted += usize::from(event.accepted.is_some());
+            findings.events += usize::from(event.logged);
+            let name = self.hours.name(event.hour);
+            let (workspace, hour) = name.split_once(' ').unwrap_or((name, ""));
+            let key = (workspace.to_owned(), hour.to_owned());
             let counts = findings.hours.entry(key).or_default();
-            let dead = self.dead_events.contains(identity);
             let count = match event.decided {
+                _ if !event.logged => match event.accepted {
+                    Some(true) => {
+                        let name = format!("{identity}: accepted, read and never decided");
+                        findings.lost.push(name);
+                        &mut counts.lost
+                    }
+                    // Where decisions of the partition were deleted, an event without one is not under way.
+                    _ if self.terms.log_begins.contains_key(&identity.partition) => continue,
+                    _ => &mut counts.under_way,
+                },
                 _ if event.under_way => &mut counts.under_way,
-                _ if waiting_events.contains(identity) => &mut counts.waiting,
+                _ if self.waits(*identity, None) => &mut counts.waiting,
                 Some((_, Verdict::Forward)) | None => &mut counts.stored,
                 Some((_, Verdict::Drop)) => &mut counts.dropped,
-                Some((_, Verdict::DeadLetter | Verdict::Retry)) if dead => &mut counts.dead,
+                Some((_, Verdict::DeadLetter | Verdict::Retry)) if self.dead_events.contains(identity) => {
+                    &mut counts.dead
+                }
                 Some((attempt, verdict)) => {
-                    findings
-                        .lost
-                        .push(format!("{identity}, attempt {attempt}: {verdict}"));
+                    let name = format!("{identity}, attempt {attempt}: {verdict}");
+                    findings.lost.push(name);
                     &mut counts.lost
                 }
             };
             *count += 1;
         }
-        findings.lost.sort_unstable();
-        findings
+        self.numbers.report(findings);
     }
-}
-
-/// What a copy or a dead letter is about, by its headers.
-fn named(record: &Record) -> Option<Key> {
-    let headers = &record.headers;
-    let identity = headers.text(header::ID)?.parse().ok()?;
-    let attempt = headers.text(header::ATTEMPT)?.parse().ok()?;
-    let sub: Option<u16> = headers.text(header::SUB).and_then(|sub| sub.parse().ok());
-    let row = headers.text(header::TABLE).zip(sub);
-    Some((identity, attempt, row.map(|(table, sub)| (table.to_owned(), sub))))
 }
 
 #[cfg(test)]
