@@ -113,6 +113,7 @@ impl Phase {
                 failed = &mut watching => failed?,
             }
         }
+        let held_back = numbers.saturating_sub(held(pipeline, places).await?.1);
         let ages = lock(&ages);
         Ok(Measured {
             name,
@@ -120,6 +121,7 @@ impl Phase {
             accepted,
             inserts_a_second: applied / sent.as_secs_f64(),
             missing: u64::try_from(ages.waiting.len())?,
+            held_back,
             ages: {
                 let mut ages = ages.ages.clone();
                 ages.sort_unstable();
@@ -138,6 +140,7 @@ impl Phase {
             accepted: numbers,
             inserts_a_second: 0.0,
             missing: 0,
+            held_back: 0,
             ages: Vec::new(),
             repeated,
         })
@@ -146,17 +149,22 @@ impl Phase {
 
 /// Waits until `wanted` different events are there; how many rows are there beside them.
 async fn arrived(pipeline: &Pipeline, places: &Places, wanted: u64) -> Result<u64> {
+    until(&format!("{wanted} events"), PATIENCE, || async {
+        let (rows, different) = held(pipeline, places).await?;
+        Ok((different >= wanted).then(|| rows - different))
+    })
+    .await
+}
+
+/// How many rows all tables hold, and how many different ones.
+async fn held(pipeline: &Pipeline, places: &Places) -> Result<(u64, u64)> {
     let sql = format!(
         "SELECT toUInt32(count()) AS held, toUInt32(uniqExact(n)) AS different FROM {}",
         places.merged(&places.all())
     );
-    until(&format!("{wanted} events"), PATIENCE, || async {
-        // Before the first row there is no table to ask.
-        let rows = pipeline.query(&sql).await?;
-        let count = |name: &str| rows.first().and_then(|row| row[name].as_u64()).unwrap_or(0);
-        Ok((count("different") >= wanted).then(|| count("held") - count("different")))
-    })
-    .await
+    let rows = pipeline.query(&sql).await?;
+    let count = |name: &str| rows.first().and_then(|row| row[name].as_u64()).unwrap_or(0);
+    Ok((count("held"), count("different")))
 }
 
 /// Asks for the events that are waited for again and again; ends only with an error.

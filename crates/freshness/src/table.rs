@@ -6,18 +6,23 @@ use serde_json::{Value, json};
 
 /// What a phase came to.
 #[derive(Clone, Debug)]
-pub(crate) struct Measured {
-    pub(crate) name: &'static str,
-    pub(crate) workspaces: u64,
+pub struct Measured {
+    /// Its name.
+    pub name: &'static str,
+    /// Active workspaces.
+    pub workspaces: u64,
     /// Events that were acknowledged, of all workspaces.
-    pub(crate) accepted: u64,
-    pub(crate) inserts_a_second: f64,
+    pub accepted: u64,
+    /// Inserts that the bulker made while events were sent.
+    pub inserts_a_second: f64,
     /// Events of watched, sound workspaces that did not arrive.
-    pub(crate) missing: u64,
+    pub missing: u64,
+    /// Events of all workspaces that were in no table when those of the sound ones were: of the broken ones.
+    pub held_back: u64,
     /// From acknowledgement to being found, of watched, sound workspaces; ascending.
-    pub(crate) ages: Vec<Duration>,
+    pub ages: Vec<Duration>,
     /// Rows that are there more than once.
-    pub(crate) repeated: u64,
+    pub repeated: u64,
 }
 
 impl Measured {
@@ -33,7 +38,7 @@ impl Measured {
 }
 
 /// Whether everything arrived once, and no phase was more than `most` times as slow as the first.
-pub(crate) fn is_sound(phases: &[Measured], most: f64) -> bool {
+pub fn is_sound(phases: &[Measured], most: f64) -> bool {
     let all = phases
         .iter()
         .all(|phase| phase.missing == 0 && phase.repeated == 0);
@@ -41,10 +46,11 @@ pub(crate) fn is_sound(phases: &[Measured], most: f64) -> bool {
     all && phases.iter().all(|phase| phase.percentile(99) <= most * first)
 }
 
-pub(crate) fn as_text(phases: &[Measured], most: f64) -> String {
+/// For people.
+pub fn as_text(phases: &[Measured], most: f64) -> String {
     let mut text = String::from(
-        "| phase | workspaces | accepted | inserts/s | p50 | p90 | p99 | max | missing | repeated |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| phase | workspaces | accepted | inserts/s | p50 | p90 | p99 | max | held back | missing | repeated |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for phase in phases {
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(|hundredths| phase.percentile(hundredths));
@@ -53,11 +59,12 @@ pub(crate) fn as_text(phases: &[Measured], most: f64) -> String {
             false => format!("{p50:.2} s | {p90:.2} s | {p99:.2} s | {max:.2} s"),
         };
         text.push_str(&format!(
-            "| {} | {} | {} | {:.0} | {ages} | {} | {} |\n",
+            "| {} | {} | {} | {:.0} | {ages} | {} | {} | {} |\n",
             phase.name,
             phase.workspaces,
             phase.accepted,
             phase.inserts_a_second,
+            phase.held_back,
             phase.missing,
             phase.repeated
         ));
@@ -71,14 +78,15 @@ pub(crate) fn as_text(phases: &[Measured], most: f64) -> String {
     text
 }
 
-pub(crate) fn as_json(phases: &[Measured], sound: bool) -> Value {
+/// For programs.
+pub fn as_json(phases: &[Measured], sound: bool) -> Value {
     let phase = |phase: &Measured| {
         json!({
             "phase": phase.name, "workspaces": phase.workspaces, "accepted": phase.accepted,
             "inserts_a_second": phase.inserts_a_second, "measured": phase.ages.len(),
             "p50_seconds": phase.percentile(50), "p90_seconds": phase.percentile(90),
             "p99_seconds": phase.percentile(99), "max_seconds": phase.percentile(100),
-            "missing": phase.missing, "repeated": phase.repeated,
+            "held_back": phase.held_back, "missing": phase.missing, "repeated": phase.repeated,
         })
     };
     json!({ "ok": sound, "phases": phases.iter().map(phase).collect::<Vec<_>>() })
@@ -95,6 +103,7 @@ mod tests {
             accepted: 100,
             inserts_a_second: 10.0,
             missing: 0,
+            held_back: 0,
             ages: ages.into_iter().map(Duration::from_secs).collect(),
             repeated: 0,
         }

@@ -1,7 +1,7 @@
 //! The whole pipeline as real processes, with topics, groups, databases and a workspace of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::http::Client;
 use crate::postgres::Database;
-use crate::process::{Process, Program, binary, ended, free_address, output};
+use crate::process::{Process, Program, binary, ended, free_address, output, release};
 use crate::redis;
 use crate::stack::{self, address};
 use crate::wait::until;
@@ -37,6 +37,8 @@ pub struct Options {
     pub tier: Option<&'static str>,
     /// Partitions of every topic; 3 where it is not set.
     pub partitions: Option<u32>,
+    /// The services as `./dev build-release` makes them: without failpoints.
+    pub release: bool,
 }
 
 /// A running pipeline. Its processes are killed when it is dropped.
@@ -153,12 +155,24 @@ impl Pipeline {
             _postgres: postgres,
         };
         for service in options.services.unwrap_or_else(|| SERVICES.to_vec()) {
-            pipeline.spawn(service, options.settings.get(service).map_or(&[], Vec::as_slice))?;
+            let name = format!("millrace-{service}");
+            let program = if options.release {
+                release(&name)?
+            } else {
+                binary(&name)?
+            };
+            let settings = options.settings.get(service).map_or(&[][..], Vec::as_slice);
+            pipeline.spawn(service, &program, settings)?;
         }
         Ok(pipeline)
     }
 
-    fn spawn(&mut self, service: &'static str, settings: &[(&'static str, String)]) -> Result<()> {
+    fn spawn(
+        &mut self,
+        service: &'static str,
+        program: &Path,
+        settings: &[(&'static str, String)],
+    ) -> Result<()> {
         let listen = free_address()?;
         let mut environment = self.environment.clone();
         let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
@@ -180,7 +194,7 @@ impl Pipeline {
         }
         let program = Program {
             name: service.into(),
-            argv: vec![binary(&format!("millrace-{service}"))?.display().to_string()],
+            argv: vec![program.display().to_string()],
             environment,
             log: self.directory.path().join(format!("{service}.log")),
         };

@@ -37,6 +37,23 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A program as it is shipped, which `./dev build-release` makes.
+///
+/// # Errors
+/// It is not there.
+pub fn release(name: &str) -> Result<PathBuf> {
+    let path = binary(name)?
+        .parent()
+        .and_then(Path::parent)
+        .context("a program is in the directory of its profile")?
+        .join("dist")
+        .join(name);
+    if !path.is_file() {
+        bail!("{} is missing; `./dev build-release` makes it", path.display());
+    }
+    Ok(path)
+}
+
 /// An address on loopback that nobody listens on.
 ///
 /// # Errors
