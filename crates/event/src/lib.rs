@@ -5,6 +5,7 @@
 //! never in place; golden bytes for each live in `schemas/`.
 
 pub mod code;
+pub mod destination;
 pub mod envelope;
 pub mod flatten;
 pub mod frame;

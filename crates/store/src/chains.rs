@@ -122,7 +122,7 @@ impl Chains {
                     .read_only(true)
                     .start()
                     .await?;
-                let version = config_version(&transaction.query_one(VERSION, &[]).await?)?;
+                let version = version(&transaction).await?;
                 let functions = functions(&transaction).await?;
                 let sources = chains(&transaction, functions).await?;
                 Ok(Snapshot {
@@ -137,6 +137,11 @@ impl Chains {
 }
 
 const VERSION: &str = "SELECT version FROM config_version";
+
+/// The version that a transaction sees.
+pub(crate) async fn version(transaction: &Transaction<'_>) -> Result<ConfigVersion, Error> {
+    config_version(&transaction.query_one(VERSION, &[]).await?)
+}
 
 fn config_version(row: &tokio_postgres::Row) -> Result<ConfigVersion, Error> {
     let version = u64::try_from(row.field::<i64>("version")?);

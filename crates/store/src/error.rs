@@ -178,6 +178,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A setting of a destination is none, or cannot have that value.
+    #[error("the setting {0}")]
+    Setting(#[from] millrace_event::destination::InvalidSetting),
     /// The schema's history is not the one that this program knows.
     #[error("migration {version} ({name}) {reason}")]
     Migration {
@@ -230,7 +233,7 @@ impl Error {
             Self::NotFound { .. } => "not_found",
             Self::Taken { .. } => "taken",
             Self::NothingToRollBack { .. } => "nothing_to_roll_back",
-            Self::Invalid { .. } => "invalid",
+            Self::Invalid { .. } | Self::Setting(_) => "invalid",
             Self::Migration { .. } => "migration",
             Self::Entropy(_) => "entropy",
         }
@@ -248,6 +251,7 @@ impl Error {
             | Self::Taken { .. }
             | Self::NothingToRollBack { .. }
             | Self::Invalid { .. }
+            | Self::Setting(_)
             | Self::Migration { .. }
             | Self::Entropy(_) => Retry::Permanent,
         }

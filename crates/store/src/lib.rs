@@ -9,6 +9,7 @@
 
 pub mod chains;
 pub mod dedup;
+pub mod destinations;
 pub mod error;
 pub mod fetch;
 pub mod fields;
@@ -18,6 +19,7 @@ pub mod id;
 pub mod keyring;
 pub mod keys;
 pub mod limits;
+pub mod locks;
 pub mod name;
 pub mod notice;
 pub mod postgres;
@@ -32,6 +34,7 @@ pub mod workspaces;
 
 pub use chains::Chains;
 pub use dedup::Dedup;
+pub use destinations::Destinations;
 pub use error::{Entity, Error, Part, Retry};
 pub use fetch::{FetchOrigins, Origin};
 pub use fields::Fields;
@@ -41,6 +44,7 @@ pub use id::{ChainId, DestinationId, FunctionId, KeyId, OrganizationId, SourceId
 pub use keyring::Keyring;
 pub use keys::Keys;
 pub use limits::Limiter;
+pub use locks::Locks;
 pub use name::Name;
 pub use notice::Notice;
 pub use postgres::Postgres;

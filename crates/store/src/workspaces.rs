@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use deadpool_postgres::Transaction;
 use millrace_event::Timestamp;
+use millrace_event::destination::Settings;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
@@ -178,6 +179,8 @@ pub struct NewWorkspace {
     pub database: String,
     /// The table of its rows.
     pub table: String,
+    /// How they are kept there.
+    pub settings: Settings,
 }
 
 /// A workspace with the parts that it starts with: one source, one destination, the chain between them.
@@ -408,8 +411,8 @@ async fn make(
         .execute(insert, &[&source.as_str(), &id.as_str(), &part.as_str()])
         .await?;
     let destination = DestinationId::mint()?;
-    let insert = "INSERT INTO destinations (id, workspace, name, kind, database, \"table\")
-        VALUES ($1, $2, $3, 'clickhouse', $4, $5)";
+    let insert = "INSERT INTO destinations (id, workspace, name, kind, database, \"table\", settings)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     transaction
         .execute(
             insert,
@@ -417,8 +420,10 @@ async fn make(
                 &destination.as_str(),
                 &id.as_str(),
                 &part.as_str(),
+                &new.settings.kind().as_str(),
                 &new.database,
                 &new.table,
+                &tokio_postgres::types::Json(new.settings.to_json()),
             ],
         )
         .await

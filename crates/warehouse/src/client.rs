@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::line::Lines;
+use crate::name::TableName;
 
 /// The setting `max_query_size` of statements that name columns: thousands of long names, where the server's default
 /// of 256 KiB ends at about a thousand.
@@ -70,6 +72,7 @@ impl Config {
             query_timeout: self.query_timeout,
             cores: Arc::new(Semaphore::new(cores)),
             lines: Arc::default(),
+            turns: None,
             config: Arc::new(self),
         }
     }
@@ -108,6 +111,15 @@ impl fmt::Debug for Config {
     }
 }
 
+/// Leave to change a table, given back when it is dropped.
+pub type Turn = Box<dyn Send>;
+
+/// Turns at changing tables, over all processes. A courtesy: what is done under one is right without it as well.
+pub trait Turns: fmt::Debug + Send + Sync {
+    /// Waits for a turn, a bounded time; nothing where none can be had.
+    fn take(&self, table: &TableName) -> Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
+}
+
 /// A ClickHouse server. Clones share their connections.
 ///
 /// Never repeats a request by itself.
@@ -119,9 +131,28 @@ pub struct Warehouse {
     cores: Arc<Semaphore>,
     pub(crate) lines: Arc<Lines>,
     pub(crate) config: Arc<Config>,
+    turns: Option<Arc<dyn Turns>>,
 }
 
 impl Warehouse {
+    /// The same server, with turns to wait for before a table is made or changed. Without them several may change one
+    /// at once: `IF NOT EXISTS` and reading the types back keep that right, and the server does the work of each.
+    #[must_use]
+    pub fn with_turns(self, turns: Arc<dyn Turns>) -> Self {
+        Self {
+            turns: Some(turns),
+            ..self
+        }
+    }
+
+    /// Waits for a turn at changing a table.
+    pub(crate) async fn turn(&self, table: &TableName) -> Option<Turn> {
+        match &self.turns {
+            Some(turns) => turns.take(table).await,
+            None => None,
+        }
+    }
+
     /// The client beneath, for queries of one's own.
     pub fn client(&self) -> &Client {
         &self.client

@@ -3,6 +3,8 @@
 //! `events` gets `events_per_minute`. A dashboard that asks it reads a few rows a minute instead of every event.
 //! Counts begin when the view is made, and they say what came in: rows that are deleted later stay counted.
 
+use millrace_event::destination::Ttl;
+
 use crate::client::Warehouse;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -19,11 +21,21 @@ pub fn name_of(table: &TableName) -> String {
 /// in a table with a deduplication window of the same size.
 pub fn create(table: &TableName, layout: &Layout) -> [String; 2] {
     let (database, name) = (table.database().quoted(), name_of(table));
-    let ttl = layout.ttl_days.map_or(String::new(), |days| {
+    let days = layout.ttl.and_then(Ttl::days);
+    let ttl = days.map_or(String::new(), |days| {
         format!("TTL minute + INTERVAL {days} DAY DELETE\n")
     });
+    let (on, engine, window) = (
+        layout.on_cluster(),
+        layout.engine("AggregatingMergeTree"),
+        layout.window(),
+    );
+    let (column, workspace) = match layout.shared {
+        true => ("    `_workspace` LowCardinality(String),\n", "_workspace, "),
+        false => ("", ""),
+    };
     let target = format!(
-        "CREATE TABLE IF NOT EXISTS {database}.`{name}`\n(\n\
+        "CREATE TABLE IF NOT EXISTS {database}.`{name}`{on}\n(\n{column}\
          \x20   `minute` DateTime('UTC') CODEC(Delta, ZSTD(1)),\n\
          \x20   `type` LowCardinality(String),\n\
          \x20   `event` LowCardinality(String),\n\
@@ -31,18 +43,17 @@ pub fn create(table: &TableName, layout: &Layout) -> [String; 2] {
          \x20   `events` SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD(1)),\n\
          \x20   `people` AggregateFunction(uniq, String),\n\
          \x20   `latest` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) CODEC(ZSTD(1))\n)\n\
-         ENGINE = AggregatingMergeTree\n\
+         ENGINE = {engine}\n\
          PARTITION BY toYYYYMM(minute)\n\
-         ORDER BY (type, event, source, minute)\n\
-         {ttl}SETTINGS non_replicated_deduplication_window = {}",
-        layout.deduplication_window
+         ORDER BY ({workspace}type, event, source, minute)\n\
+         {ttl}SETTINGS {window}"
     );
     let source = table.quoted();
     let view = format!(
-        "CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.`{name}_view` TO {database}.`{name}` AS\n\
-         SELECT toStartOfMinute(toDateTime(received_at, 'UTC')) AS minute, type, event, source, count() AS events, \
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.`{name}_view`{on} TO {database}.`{name}` AS\n\
+         SELECT {workspace}toStartOfMinute(toDateTime(received_at, 'UTC')) AS minute, type, event, source, count() AS events, \
          uniqState(anonymous_id) AS people, max(received_at) AS latest\n\
-         FROM {source} GROUP BY minute, type, event, source"
+         FROM {source} GROUP BY {workspace}minute, type, event, source"
     );
     [target, view]
 }

@@ -163,6 +163,12 @@ pub enum UnfitReason {
     /// There is no such table.
     #[error("it does not exist")]
     Missing,
+    /// A workspace's view of a shared table would have its name.
+    #[error("a view of a shared table was to have its name, and it is a {0}")]
+    NotAView(String),
+    /// What it is to be like cannot be read: a newer release set it, perhaps.
+    #[error("the setting {0}")]
+    Settings(String),
     /// Its engine does not write rows itself, so a token would be taken and not kept.
     #[error("its engine {0} is not one of the MergeTree family")]
     Engine(String),

@@ -8,6 +8,7 @@ use crate::batch::{Batch, Block, Limits, Row, RowError};
 use crate::client::Warehouse;
 use crate::column_type::{ColumnType, Scalar};
 use crate::error::Error;
+use crate::layout::Layout;
 use crate::name::TableName;
 use crate::schema::{ColumnSpec, Schema};
 
@@ -28,16 +29,22 @@ pub struct Encoded {
 
 impl Warehouse {
     /// Adds columns in one statement and reads the schema back. A column that is there already stays as it is,
-    /// whatever its type.
+    /// whatever its type. Waits for its turn, where turns are taken: see [`Warehouse::with_turns`].
     ///
     /// # Errors
     /// The server does not answer or refuses.
     ///
     /// # Cancellation
     /// The columns may be added or not; calling again is safe.
-    pub async fn add_columns(&self, table: &TableName, columns: &[ColumnSpec]) -> Result<Schema, Error> {
+    pub async fn add_columns(
+        &self,
+        table: &TableName,
+        layout: &Layout,
+        columns: &[ColumnSpec],
+    ) -> Result<Schema, Error> {
+        let _turn = self.turn(table).await;
         if !columns.is_empty() {
-            self.execute(&add_columns(table, columns)).await?;
+            self.execute(&add_columns(table, layout, columns)).await?;
         }
         Schema::read(self, table).await
     }
@@ -63,6 +70,26 @@ impl Warehouse {
         ingested_at: Timestamp,
         rows: &[Row<'_>],
     ) -> Result<Encoded, Error> {
+        self.encode_as(table, &Layout::default(), schema, limits, ingested_at, rows)
+            .await
+    }
+
+    /// As [`Self::encode`], for a table of that layout: new columns are compressed as it says.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    ///
+    /// # Cancellation
+    /// As [`Self::encode`].
+    pub async fn encode_as(
+        &self,
+        table: &TableName,
+        layout: &Layout,
+        schema: Arc<Schema>,
+        limits: Limits,
+        ingested_at: Timestamp,
+        rows: &[Row<'_>],
+    ) -> Result<Encoded, Error> {
         let mut schema = schema;
         for _ in 0..ROUNDS {
             let unfit = |reason| Error::UnfitTable {
@@ -73,7 +100,10 @@ impl Warehouse {
             let refused = self.busy(|| push_all(&mut batch, rows)).await;
             if !batch.added().is_empty() {
                 tracing::info!(table = %table, columns = batch.added().len(), "adding columns");
-                schema = Arc::new(self.add_columns(table, batch.added()).await?);
+                schema = Arc::new(self.add_columns(table, layout, batch.added()).await?);
+                if layout.shared {
+                    self.refresh_shares(table).await?;
+                }
             }
             match self.busy(|| batch.finish(&schema)).await {
                 Ok(blocks) => {
@@ -103,8 +133,8 @@ fn push_all(batch: &mut Batch, rows: &[Row<'_>]) -> Vec<(usize, RowError)> {
 }
 
 /// The statement that adds columns.
-pub fn add_columns(table: &TableName, columns: &[ColumnSpec]) -> String {
-    let mut sql = format!("ALTER TABLE {}", table.quoted());
+pub fn add_columns(table: &TableName, layout: &Layout, columns: &[ColumnSpec]) -> String {
+    let mut sql = format!("ALTER TABLE {}{}", table.quoted(), layout.on_cluster());
     for (index, column) in columns.iter().enumerate() {
         let separator = if index == 0 { " " } else { ", " };
         sql.push_str(separator);
@@ -112,17 +142,18 @@ pub fn add_columns(table: &TableName, columns: &[ColumnSpec]) -> String {
             "ADD COLUMN IF NOT EXISTS `{}` {}",
             column.name, column.type_name
         ));
-        sql.push_str(codec_of(&column.column_type));
+        let codec = layout.codec(&column.type_name, codec_of(&column.column_type));
+        if !codec.is_empty() {
+            sql.push_str(&format!(" CODEC({codec})"));
+        }
     }
     sql
 }
 
 const fn codec_of(column_type: &ColumnType) -> &'static str {
     match column_type {
-        ColumnType::Plain(Scalar::String) | ColumnType::Array(_) => " CODEC(ZSTD(1))",
-        ColumnType::Plain(Scalar::DateTime64) | ColumnType::Nullable(Scalar::DateTime64) => {
-            " CODEC(Delta, ZSTD(1))"
-        }
+        ColumnType::Plain(Scalar::String) | ColumnType::Array(_) => "ZSTD(1)",
+        ColumnType::Plain(Scalar::DateTime64) | ColumnType::Nullable(Scalar::DateTime64) => "Delta, ZSTD(1)",
         _ => "",
     }
 }
@@ -130,6 +161,32 @@ const fn codec_of(column_type: &ColumnType) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Codecs;
+
+    #[test]
+    fn a_column_is_compressed_as_the_settings_say_of_its_kind() {
+        let table: TableName = "db.events".parse().expect("a name");
+        let layout = Layout {
+            codecs: Codecs {
+                text: "ZSTD(3)".parse().ok(),
+                time: "DoubleDelta, LZ4".parse().ok(),
+                number: "Gorilla, ZSTD(1)".parse().ok(),
+            },
+            cluster: "main".to_owned().try_into().ok(),
+            ..Layout::default()
+        };
+        let columns = [
+            ColumnSpec::new("t", ColumnType::Plain(Scalar::String)),
+            ColumnSpec::new("at", ColumnType::Nullable(Scalar::DateTime64)),
+            ColumnSpec::new("n", ColumnType::Nullable(Scalar::Float64)),
+        ];
+        assert_eq!(
+            add_columns(&table, &layout, &columns),
+            "ALTER TABLE `db`.`events` ON CLUSTER `main` ADD COLUMN IF NOT EXISTS `t` String CODEC(ZSTD(3)), \
+             ADD COLUMN IF NOT EXISTS `at` Nullable(DateTime64(3, 'UTC')) CODEC(DoubleDelta, LZ4), \
+             ADD COLUMN IF NOT EXISTS `n` Nullable(Float64) CODEC(Gorilla, ZSTD(1))"
+        );
+    }
 
     #[test]
     fn all_columns_go_into_one_statement() {
@@ -139,7 +196,7 @@ mod tests {
             ColumnSpec::new("2nd", ColumnType::Plain(Scalar::String)),
         ];
         assert_eq!(
-            add_columns(&table, &columns),
+            add_columns(&table, &Layout::default(), &columns),
             "ALTER TABLE `db`.`events` ADD COLUMN IF NOT EXISTS `price` Nullable(Float64), \
              ADD COLUMN IF NOT EXISTS `2nd` String CODEC(ZSTD(1))"
         );

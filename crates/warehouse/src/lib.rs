@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the event table as DDL, and the check that refuses a table which would break exactly-once;
 //! - [`counts`]: live counts beside it, by the minute;
+//! - [`share`]: what a workspace sees of a table that it shares with others;
 //! - [`batch`]: events become columns, straight from their JSON text, without a tree in between;
 //! - [`native`]: columns become one Native block;
 //! - [`evolve`]: unknown columns are added, and what the table then says is what counts;
@@ -21,6 +22,8 @@ pub mod counts;
 pub mod error;
 pub mod evolve;
 mod fixed;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod insert;
 pub mod journals;
 pub mod layout;
@@ -34,16 +37,17 @@ mod rehearsal;
 pub mod replays;
 pub mod sample;
 pub mod schema;
+pub mod share;
 pub mod system;
 mod value;
 mod views;
 
 pub use batch::{Batch, Block, Limits, Row, RowError, RowErrorKind, RowId};
-pub use client::{Config, Warehouse};
+pub use client::{Config, Turn, Turns, Warehouse};
 pub use error::{Code, CodeClass, Error, Retry};
 pub use evolve::Encoded;
 pub use insert::{Insert, Outcome};
-pub use layout::Layout;
+pub use layout::{Codecs, Layout};
 pub use line::Line;
 pub use name::{Database, TableName};
-pub use schema::Schema;
+pub use schema::{ColumnSpec, Dialect, Schema};

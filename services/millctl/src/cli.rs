@@ -1,6 +1,7 @@
 //! The commands and their arguments.
 
 mod accounts;
+mod destination;
 mod generate;
 mod journal;
 mod reach;
@@ -18,6 +19,7 @@ use millrace_store::workspaces::{NewLimit, Tier};
 use millrace_store::{ChainId, KeyId, Name, TokenId};
 
 pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
+pub(crate) use destination::{Destination, NewSettings};
 pub(crate) use generate::Generate;
 pub(crate) use journal::Journal;
 pub(crate) use reach::{Fetch, Secret};
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     /// Workspaces, each with its table in ClickHouse.
     #[command(subcommand)]
     Workspace(Workspace),
+    /// Where a workspace's rows go, and how they are kept there.
+    #[command(subcommand)]
+    Destination(Destination),
     /// Write keys, which clients send events with.
     #[command(subcommand)]
     Key(Key),
@@ -158,6 +163,8 @@ pub(crate) enum Workspace {
         /// The table in that database.
         #[arg(long, default_value = "events")]
         table: String,
+        #[command(flatten)]
+        settings: NewSettings,
     },
     /// Set what a workspace may send; every gateway goes by it within a second.
     Set(SetWorkspace),

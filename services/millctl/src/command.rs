@@ -2,6 +2,7 @@
 
 mod alias;
 mod audit;
+mod destination;
 mod dlq;
 mod fetch;
 mod fields;
@@ -29,6 +30,7 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
         Command::Migrate(command) => migrate::run(command, parts).await,
         Command::Topics(command) => topics::run(command, parts).await,
         Command::Workspace(command) => workspace::run(command, parts).await,
+        Command::Destination(command) => Box::pin(destination::run(command, parts)).await,
         Command::Key(command) => key::run(command, parts).await,
         Command::Token(command) => token::run(command, parts).await,
         Command::Dlq(command) => Box::pin(dlq::run(command, parts)).await,

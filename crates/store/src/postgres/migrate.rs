@@ -56,6 +56,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005", "key_ip"),
     migration!(6, "0006", "reach"),
     migration!(7, "0007", "quarantine"),
+    migration!(8, "0008", "destinations"),
 ];
 
 /// Any number that no other program takes as its lock in this database.

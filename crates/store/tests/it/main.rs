@@ -15,6 +15,7 @@ mod together;
 mod values;
 
 use millrace_store::postgres::{Config, Postgres, migrate};
+use millrace_store::destinations::{Kind, Settings};
 use millrace_store::workspaces::{NewWorkspace, Provisioned, Tier};
 use millrace_store::{Name, Workspaces};
 use millrace_testkit::postgres::Database;
@@ -38,6 +39,7 @@ fn new_workspace(workspace: &str) -> NewWorkspace {
         tier: Tier::Default,
         database: format!("ws_{workspace}"),
         table: "events".to_owned(),
+        settings: Settings::none(Kind::ClickHouse),
     }
 }
 

@@ -1,5 +1,6 @@
 use std::num::NonZeroU16;
 
+use millrace_event::destination::Ttl;
 use millrace_warehouse::error::UnfitReason;
 use millrace_warehouse::{Error, Layout, layout};
 
@@ -17,7 +18,7 @@ async fn the_table_is_made_as_its_layout_says_and_made_again_without_harm() {
     let place = Place::empty();
     let table = place.table("events");
     let layout = Layout {
-        ttl_days: NonZeroU16::new(365),
+        ttl: NonZeroU16::new(365).map(Ttl::Days),
         ..Layout::default()
     };
     for _ in 0..2 {

@@ -1,12 +1,13 @@
 //! `millctl workspace …`
 
-use anyhow::{Context, Result};
-use millrace_store::Workspaces;
+use anyhow::Result;
+use millrace_store::destinations::Kind;
 use millrace_store::limits::Rate;
 use millrace_store::workspaces::{Change, Limits, NewWorkspace, Tier};
-use millrace_warehouse::{Database, Layout, TableName};
+use millrace_store::{Destinations, Workspaces};
 use serde_json::{Value, json};
 
+use super::destination::{self, new_settings, table_name};
 use super::fields::untold;
 use crate::cli::{SetWorkspace, Workspace};
 use crate::output::Answer;
@@ -21,7 +22,9 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
             tier,
             database,
             table,
+            settings,
         } => {
+            let settings = new_settings(Kind::ClickHouse, &settings.settings)?;
             let database = database.unwrap_or_else(|| database_name(name.as_str()));
             // Names are judged before anything is made.
             table_name(&database, &table)?;
@@ -31,17 +34,15 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
                 tier,
                 database,
                 table,
+                settings,
             };
             let made = workspaces.create(&new).await?;
             let (database, table) = (&made.destination.database, &made.destination.table);
             // Also for a workspace that was there: the last attempt may have ended here.
-            parts
-                .warehouse()
-                .create_table(&table_name(database, table)?, &Layout::default())
-                .await
-                .with_context(|| {
-                    format!("the workspace is there, its table {database}.{table} could not be made")
-                })?;
+            let configured = Destinations::new(parts.postgres()?)
+                .find(&made.workspace.id, made.destination.id.as_str())
+                .await?;
+            destination::ensure(&configured, parts).await?;
             let object = json!({
                 "workspace": made.workspace.id, "source": made.source.id, "destination": made.destination.id,
                 "database": database, "table": table, "created": made.created,
@@ -135,13 +136,6 @@ fn allowed(tier: Tier, limits: &Limits) -> String {
         [] => "no limits".to_owned(),
         said => said.join(", "),
     }
-}
-
-fn table_name(database: &str, table: &str) -> Result<TableName> {
-    let database: Database = database
-        .parse()
-        .with_context(|| format!("`{database}` is not the name of a database"))?;
-    TableName::new(database, table).with_context(|| format!("`{table}` is not the name of a table"))
 }
 
 /// `ws_` and the workspace's name, in the characters that need no quotes.

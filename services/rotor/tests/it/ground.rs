@@ -13,6 +13,7 @@ use millrace_kafka::topics::{self, Shape};
 use millrace_kafka::{Connection, Outgoing, Record, reader};
 use millrace_store::functions::{InForce, Language, Put, Route};
 use millrace_store::postgres::{Config, Postgres, migrate};
+use millrace_store::destinations::{Kind, Settings};
 use millrace_store::workspaces::{NewWorkspace, Provisioned, Tier};
 use millrace_store::{Functions, Name, Notice, Redis, Tokens, Workspaces, notice, redis};
 use millrace_testkit::http::Client;
@@ -87,6 +88,7 @@ impl Ground {
             tier: Tier::Default,
             database: "ws_demo".to_owned(),
             table: "events".to_owned(),
+            settings: Settings::none(Kind::ClickHouse),
         };
         let demo = Workspaces::new(postgres.clone())
             .create(&new)
@@ -150,6 +152,7 @@ impl Ground {
             tier: Tier::Default,
             database: format!("ws_{called}"),
             table: "events".to_owned(),
+            settings: Settings::none(Kind::ClickHouse),
         };
         let made = Workspaces::new(self.postgres.clone())
             .create(&new)
