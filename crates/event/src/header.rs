@@ -1,5 +1,7 @@
 //! Kafka header names, in one place, and the text forms of their values.
 
+use std::fmt;
+
 /// The identity, as text.
 pub const ID: &str = "id";
 /// How often the event went round already, decimal; absent means 0.
@@ -56,34 +58,51 @@ pub mod connect {
 }
 
 /// Headers of one record, in order; a name may stand more than once, the last one counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, Vec<u8>)>);
+///
+/// All of them lie in one buffer: a record that is read costs one allocation for its headers, however many it has.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// For each header the length of its name and of its value, then both.
+    bytes: Vec<u8>,
+}
+
+/// The bytes of one length.
+const LENGTH: usize = size_of::<usize>();
 
 impl Headers {
     /// No headers.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { bytes: Vec::new() }
+    }
+
+    /// No headers, with room for `count` of them whose names and values take `bytes` together.
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(2 * LENGTH * count + bytes),
+        }
     }
 
     /// Adds a header.
-    pub fn push(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.0.push((name.to_owned(), value.into()));
+    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        self.bytes.reserve(2 * LENGTH + name.len() + value.len());
+        self.bytes.extend_from_slice(&name.len().to_ne_bytes());
+        self.bytes.extend_from_slice(&value.len().to_ne_bytes());
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(value);
     }
 
     /// Adds a header, for chains.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.push(name, value);
         self
     }
 
     /// The value of the last header of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_slice())
+        let same = self.raw().filter(|(known, _)| *known == name.as_bytes());
+        same.last().map(|(_, value)| value)
     }
 
     /// As [`Self::get`], where the value is UTF-8.
@@ -93,14 +112,37 @@ impl Headers {
 
     /// The headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
+        // Names came as text.
+        self.raw()
+            .map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// Bytes of all names and values.
     pub fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+        self.raw().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        let mut take = move |length: usize| {
+            let (taken, behind) = rest.split_at_checked(length)?;
+            rest = behind;
+            Some(taken)
+        };
+        std::iter::from_fn(move || {
+            let name = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
+            let value = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
+            Some((take(name)?, take(value)?))
+        })
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = self
+            .iter()
+            .map(|(name, value)| (name, String::from_utf8_lossy(value)));
+        f.debug_map().entries(texts).finish()
     }
 }
 
@@ -114,5 +156,25 @@ mod tests {
         assert_eq!(headers.text(ID), Some("b"));
         assert_eq!(headers.text(TABLE), None);
         assert_eq!(headers.size(), 2 + 1 + 7 + 1 + 2 + 1);
+    }
+
+    #[test]
+    fn headers_come_in_their_order_whatever_is_in_them() {
+        let long = vec![0xff; 70_000];
+        let headers = Headers::with_capacity(1, 3)
+            .with("", "")
+            .with(ERROR_MESSAGE, long.as_slice())
+            .with("é", "1");
+        let read: Vec<_> = headers.iter().collect();
+        assert_eq!(
+            read,
+            [("", &b""[..]), (ERROR_MESSAGE, long.as_slice()), ("é", b"1")]
+        );
+        assert_eq!(
+            (headers.text(ERROR_MESSAGE), headers.text("é")),
+            (None, Some("1"))
+        );
+        assert_ne!(headers, headers.clone().with("é", "1"));
+        assert_eq!(Headers::new().iter().count(), 0);
     }
 }

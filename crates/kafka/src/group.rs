@@ -18,6 +18,7 @@
 mod budget;
 mod command;
 mod context;
+mod holdings;
 mod partition;
 mod pulse;
 mod thread;

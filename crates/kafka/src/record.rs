@@ -20,10 +20,16 @@ pub struct Record {
 
 impl Record {
     pub(crate) fn copied_from(message: &BorrowedMessage<'_>) -> Self {
-        let mut headers = Headers::new();
-        for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-            headers.push(header.key, header.value.unwrap_or_default());
-        }
+        let headers = message.headers().map_or_else(Headers::new, |found| {
+            let size = |header: rdkafka::message::Header<'_, &[u8]>| {
+                header.key.len() + header.value.map_or(0, <[u8]>::len)
+            };
+            let mut headers = Headers::with_capacity(found.count(), found.iter().map(size).sum());
+            for header in found.iter() {
+                headers.push(header.key, header.value.unwrap_or_default());
+            }
+            headers
+        });
         Self {
             offset: u64::try_from(message.offset()).unwrap_or(0),
             timestamp_ms: message.timestamp().to_millis().unwrap_or(0),

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +10,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, Share};
+use super::budget::Budget;
 use super::command::{Command, CommitError, Committed};
+use super::holdings::{Held, Holdings};
 use super::partition::Partition;
 use super::pulse::Pulse;
 use super::{Config, Event};
@@ -33,22 +34,11 @@ pub(super) struct Membership {
 }
 
 struct State {
-    held: HashMap<(String, u32), Held>,
+    held: Holdings,
     next_epoch: u64,
     leaving: bool,
     done: Option<oneshot::Sender<()>>,
     announce: Option<mpsc::Sender<Event>>,
-}
-
-/// One assigned partition, seen from the thread.
-struct Held {
-    epoch: u64,
-    queue: mpsc::Sender<Vec<Record>>,
-    revoked: CancellationToken,
-    share: Arc<Share>,
-    /// Records polled and not yet in the queue. While it is not empty after a hand-out, the partition is paused.
-    polled: VecDeque<Record>,
-    paused: bool,
 }
 
 impl Membership {
@@ -60,7 +50,7 @@ impl Membership {
         announce: mpsc::Sender<Event>,
     ) -> Self {
         let state = State {
-            held: HashMap::new(),
+            held: Holdings::default(),
             next_epoch: 1,
             leaving: false,
             done: None,
@@ -121,7 +111,7 @@ impl Membership {
     /// its next owner. True where the partition has no room for another one and must be paused.
     pub(super) fn take(&self, topic: &str, partition: u32, record: Record) -> bool {
         let mut state = self.state();
-        let Some(held) = state.held.get_mut(&(topic.to_owned(), partition)) else {
+        let Some(held) = state.held.find(topic, partition) else {
             return false;
         };
         held.share.charge(record.size());
@@ -134,7 +124,7 @@ impl Membership {
         let mut pause = TopicPartitionList::new();
         let mut resume = TopicPartitionList::new();
         let most = self.config.batch_records.max(1);
-        for ((topic, partition), held) in &mut self.state().held {
+        for held in self.state().held.iter_mut() {
             while !held.polled.is_empty() {
                 let batch: Vec<_> = held.polled.drain(..held.polled.len().min(most)).collect();
                 match held.queue.try_send(batch) {
@@ -152,14 +142,13 @@ impl Membership {
             if full != held.paused {
                 held.paused = full;
                 let list = if full { &mut pause } else { &mut resume };
-                list.add_partition(topic, i32::try_from(*partition).unwrap_or(i32::MAX));
+                list.add_partition(&held.topic, i32::try_from(held.number).unwrap_or(i32::MAX));
             }
         }
-        for (list, result) in [
-            (&pause, consumer.pause(&pause)),
-            (&resume, consumer.resume(&resume)),
-        ] {
-            if let Err(error) = result {
+        let paused = (pause.count() > 0).then(|| consumer.pause(&pause));
+        let resumed = (resume.count() > 0).then(|| consumer.resume(&resume));
+        for (list, result) in [(&pause, paused), (&resume, resumed)] {
+            if let Some(Err(error)) = result {
                 tracing::warn!(%error, partitions = list.count(), "partitions could not be paused or resumed");
             }
         }
@@ -190,7 +179,7 @@ impl Membership {
                 let owned = self
                     .state()
                     .held
-                    .get(&(topic.clone(), partition))
+                    .find(&topic, partition)
                     .is_some_and(|held| held.epoch == epoch);
                 let result = if owned {
                     commit(consumer, &topic, partition, &committed)
@@ -212,9 +201,9 @@ impl Membership {
                 epoch,
             } => {
                 let mut state = self.state();
-                let key = (topic, partition);
-                if state.held.get(&key).is_some_and(|held| held.epoch == epoch) {
-                    state.held.remove(&key);
+                let held = state.held.find(&topic, partition);
+                if held.is_some_and(|held| held.epoch == epoch) {
+                    state.held.remove(&topic, partition);
                 }
             }
             Command::Leave { done } => {
@@ -268,6 +257,8 @@ impl Membership {
         let epoch = state.next_epoch;
         state.next_epoch += 1;
         let held = Held {
+            topic: topic.clone(),
+            number,
             epoch,
             queue,
             revoked: revoked.clone(),
@@ -275,7 +266,7 @@ impl Membership {
             polled: VecDeque::new(),
             paused: false,
         };
-        state.held.insert((topic.clone(), number), held);
+        state.held.insert(held);
         drop(state);
         let commands = self.commands.clone();
         let partition = Partition {
@@ -308,8 +299,8 @@ impl Membership {
             .collect();
         {
             let mut state = self.state();
-            for key in &keys {
-                if let Some(held) = state.held.get_mut(key) {
+            for (topic, number) in &keys {
+                if let Some(held) = state.held.find(topic, *number) {
                     held.polled.clear();
                     held.revoked.cancel();
                     // The end of the queue reaches a task that is waiting for records.
@@ -319,7 +310,10 @@ impl Membership {
         }
         const TURN: Duration = Duration::from_millis(20);
         let mut left = self.drain_budget();
-        while keys.iter().any(|key| self.state().held.contains_key(key)) {
+        while keys
+            .iter()
+            .any(|(topic, number)| self.state().held.find(topic, *number).is_some())
+        {
             self.beat();
             match self.next_command(TURN) {
                 Some(command) => self.obey(consumer, command),
@@ -334,8 +328,8 @@ impl Membership {
             }
         }
         let mut state = self.state();
-        for key in &keys {
-            state.held.remove(key);
+        for (topic, number) in &keys {
+            state.held.remove(topic, *number);
         }
     }
 }
