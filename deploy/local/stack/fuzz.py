@@ -11,7 +11,7 @@ from . import console
 from .failure import Failure
 from .layout import ROOT, Layout
 
-TARGETS = ("body", "journal")
+TARGETS = ("body", "encode", "journal")
 TOOLCHAIN = "nightly"
 MOST_BYTES = 65536
 """Longest input: nothing in a target behaves differently beyond it."""

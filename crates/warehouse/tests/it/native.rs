@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::place::Place;
 
 /// The types that the encoder knows, and what the server calls them once a dictionary is written out in full.
-const TYPES: [(&str, &str); 22] = [
+const TYPES: [(&str, &str); 42] = [
     ("UInt64", "UInt64"),
     ("Bool", "Bool"),
     ("UInt8", "UInt8"),
@@ -30,6 +30,26 @@ const TYPES: [(&str, &str); 22] = [
     ("Array(Float64)", "Array(Float64)"),
     ("Array(String)", "Array(String)"),
     ("Array(Bool)", "Array(Bool)"),
+    ("Nullable(UInt8)", "Nullable(UInt8)"),
+    ("Nullable(UInt16)", "Nullable(UInt16)"),
+    ("Nullable(UInt32)", "Nullable(UInt32)"),
+    ("Nullable(UInt64)", "Nullable(UInt64)"),
+    ("Nullable(Int8)", "Nullable(Int8)"),
+    ("Nullable(Int16)", "Nullable(Int16)"),
+    ("Nullable(Int32)", "Nullable(Int32)"),
+    ("Nullable(Int64)", "Nullable(Int64)"),
+    ("Nullable(Float32)", "Nullable(Float32)"),
+    ("Array(UInt8)", "Array(UInt8)"),
+    ("Array(UInt16)", "Array(UInt16)"),
+    ("Array(UInt32)", "Array(UInt32)"),
+    ("Array(UInt64)", "Array(UInt64)"),
+    ("Array(Int8)", "Array(Int8)"),
+    ("Array(Int16)", "Array(Int16)"),
+    ("Array(Int32)", "Array(Int32)"),
+    ("Array(Int64)", "Array(Int64)"),
+    ("Array(Float32)", "Array(Float32)"),
+    ("Array(DateTime64(3, 'UTC'))", "Array(DateTime64(3, 'UTC'))"),
+    ("DateTime64(3)", "DateTime64(3)"),
 ];
 
 /// Names of the columns: the first counts the rows, so that they come back in order.
@@ -121,7 +141,7 @@ fn scalar(type_name: &str) -> BoxedStrategy<Cell<'static>> {
         "UInt16" | "Int16" => bits(16).boxed(),
         "UInt32" | "Int32" | "Float32" => bits(32).boxed(),
         "String" => text().boxed(),
-        "DateTime64(3, 'UTC')" => date_time().boxed(),
+        time if time.starts_with("DateTime64(3") => date_time().boxed(),
         _ => bits(64).boxed(),
     }
 }
@@ -135,15 +155,9 @@ fn cell(type_name: &'static str) -> BoxedStrategy<Cell<'static>> {
             .prop_map(Cell::List)
             .boxed();
     }
-    let inner = type_name
-        .trim_start_matches("LowCardinality(")
-        .trim_start_matches("Nullable(")
-        .trim_end_matches("))");
-    let inner = if type_name.starts_with("DateTime64") || type_name == "Nullable(DateTime64(3, 'UTC'))" {
-        "DateTime64(3, 'UTC')"
-    } else {
-        inner.trim_end_matches(')')
-    };
+    let inside = |outer: &str, text: &'static str| text.strip_prefix(outer)?.strip_suffix(')');
+    let inner = inside("LowCardinality(", type_name).unwrap_or(type_name);
+    let inner = inside("Nullable(", inner).unwrap_or(inner);
     prop_oneof![1 => Just(Cell::Missing), 4 => scalar(inner)].boxed()
 }
 
