@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
+use foldhash::fast::RandomState;
 use millrace_event::{Identity, JournalId};
 
 use crate::metadata::{BadRow, MAX_BAD_ROWS, Metadata, MetadataError, Plan};
@@ -106,7 +107,7 @@ pub struct Ledger {
     /// Attempts after the first that the plan's records decided: each at most once.
     attempts: HashSet<Attempt>,
     /// Rows that the plan's records brought: each at most once.
-    rows: HashSet<(Identity, u16)>,
+    rows: HashSet<(Identity, u16), RandomState>,
     /// The commit in which a journal was last heard of, for those in the metadata: who leaves it is who was
     /// silent longest. A new assignment knows of nobody.
     heard: BTreeMap<JournalId, u64>,
@@ -149,7 +150,7 @@ impl Ledger {
             learned: BTreeMap::new(),
             decided,
             attempts: HashSet::new(),
-            rows: HashSet::new(),
+            rows: HashSet::default(),
             heard: BTreeMap::new(),
         };
         Ok((ledger, recovery))

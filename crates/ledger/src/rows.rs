@@ -89,8 +89,16 @@ impl<R: Ord> Rows<R> {
     where
         R: 'a,
     {
-        for row in rows {
-            self.missing.remove(row);
+        let mut rows: Vec<&R> = rows.into_iter().collect();
+        rows.sort_unstable();
+        // Mostly it was all of them.
+        if self.missing.iter().eq(rows.iter().copied()) {
+            self.missing.clear();
+        }
+        if !self.missing.is_empty() {
+            for row in rows {
+                self.missing.remove(row);
+            }
         }
     }
 
@@ -112,6 +120,12 @@ mod tests {
         assert_eq!(rows.step(), Step::Insert);
         rows.applied(&[3]);
         assert_eq!(rows.step(), Step::Done);
+        let mut rows = Rows::fresh([1, 2, 3]);
+        rows.applied(&[3, 1, 2]);
+        assert_eq!(rows.step(), Step::Done);
+        let mut rows = Rows::fresh([1, 2, 3]);
+        rows.applied(&[0, 2, 2, 9]);
+        assert_eq!(rows.missing(), &[1, 3].into());
     }
 
     #[test]

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token([u8; 16]);
 
+/// What a row's identity and `sub` take in a token's text.
+const ROW_BYTES: usize = 8 + 4 + 8 + 2;
+
 impl Token {
     /// The token of the rows `rows`, in their order, in one partition of one table.
     ///
@@ -23,10 +26,13 @@ impl Token {
         }
         hash.update(part.to_le_bytes());
         for (identity, sub) in rows {
-            hash.update(identity.journal.0.to_le_bytes());
-            hash.update(identity.partition.to_le_bytes());
-            hash.update(identity.seq.to_le_bytes());
-            hash.update(sub.to_le_bytes());
+            // One piece for a row: the digest takes four small ones at twice the price.
+            let mut row = [0; ROW_BYTES];
+            row[..8].copy_from_slice(&identity.journal.0.to_le_bytes());
+            row[8..12].copy_from_slice(&identity.partition.to_le_bytes());
+            row[12..20].copy_from_slice(&identity.seq.to_le_bytes());
+            row[20..].copy_from_slice(&sub.to_le_bytes());
+            hash.update(row);
         }
         let mut token = [0; 16];
         for (to, from) in token.iter_mut().zip(hash.finalize()) {
