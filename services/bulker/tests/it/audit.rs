@@ -15,11 +15,15 @@ use super::{Bench, PATIENCE, id};
 
 /// The audit once nothing is under way: its exit status and its answer.
 async fn audit(bench: &Bench) -> (Option<i32>, Value) {
+    audit_within(bench, "512MiB").await
+}
+
+async fn audit_within(bench: &Bench, memory: &str) -> (Option<i32>, Value) {
     let group = bench.pipeline.group("bulker");
     let settled = until("everything is settled", PATIENCE, || async {
         let (status, answer) = bench
             .pipeline
-            .millctl_ended(&["audit", "--group", &group])
+            .millctl_ended(&["audit", "--group", &group, "--memory", memory])
             .await?;
         let hours = answer["hours"].as_array().cloned().unwrap_or_default();
         let settled = !hours.is_empty() && hours.iter().all(|hour| hour["under_way"] == 0);
@@ -70,6 +74,12 @@ async fn the_audit_names_a_row_that_was_deleted_and_one_that_was_doubled() {
         (&answer["stray"]["count"], &answer["lost"]["count"]),
         (&0.into(), &0.into())
     );
+    assert_eq!(answer["passes"], 1);
+    // With room for the events of one partition and no more, each has a pass of its own, and the answer is the same.
+    let (status, mut in_parts) = audit_within(&bench, "14KB").await;
+    assert_eq!((status, &in_parts["passes"]), (Some(2), &4.into()));
+    in_parts["passes"] = 1.into();
+    assert_eq!(in_parts, answer);
 }
 
 /// A record of the ingest topic, as the gateway's shipper writes it.

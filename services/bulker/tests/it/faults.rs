@@ -1,5 +1,6 @@
 //! Requests that are broken on their way: answers lost, blocks cut, KILL unanswered, commits in doubt.
 
+use millrace_event::Verdict;
 use millrace_kafka::{Connection, reader, topics};
 use millrace_testkit::broker::Broker;
 use millrace_testkit::pipeline::Options;
@@ -206,6 +207,46 @@ async fn while_a_dead_letter_cannot_be_written_nothing_is_settled() {
     bench.is_settled(0, 21).await;
     dead_letters(&bench, 1).await;
     assert_eq!(bench.not_once(1, 20).await, [0_u8; 0]);
+}
+
+#[tokio::test]
+async fn while_the_store_of_outcomes_fails_the_partition_waits_and_gives_nothing_up() {
+    let mut settings = settings();
+    settings.push(("MILLRACE__INSERT__GIVE_UP_AFTER", "500ms".into()));
+    let bench = Bench::start(settings).await;
+    bench.send(0, bench.events(0, 0, 10)).await;
+    bench.is_settled(0, 10).await;
+    let outcomes = format!("{}_system.outcomes", bench.pipeline.name);
+    let away = format!("RENAME TABLE {outcomes} TO {outcomes}_away");
+    bench.pipeline.execute(&away).await.expect("broken by hand");
+    let dropped = bench.record(id(0, 10), 0, Verdict::Drop, &[]);
+    bench
+        .send(0, [vec![dropped], bench.events(0, 11, 10)].concat())
+        .await;
+    bench.send(1, bench.events(1, 0, 10)).await;
+    bench.is_settled(1, 10).await;
+    let tried = until("its insert is tried several times", PATIENCE, || async {
+        let tried = bench
+            .pipeline
+            .metric("bulker", "millrace_bulker_inserts_total", "ambiguous");
+        Ok((tried.await? >= 4.0).then_some(()))
+    });
+    tried.await.expect("it is");
+    assert_eq!(
+        bench.settled(0).await,
+        10,
+        "it waits, past the time after which a table is given up"
+    );
+    let back = format!("RENAME TABLE {outcomes}_away TO {outcomes}");
+    bench.pipeline.execute(&back).await.expect("mended by hand");
+    bench.is_settled(0, 21).await;
+    let sql = format!("SELECT toUInt32(count()) AS n FROM {outcomes} WHERE verdict = 'drop'");
+    let rows = bench.pipeline.query(&sql).await.expect("answered");
+    assert_eq!(rows[0]["n"], 1, "the drop is written down, once");
+    let handed_over = bench
+        .pipeline
+        .metric("bulker", "millrace_bulker_rows_handed_over_total", "");
+    assert!(handed_over.await.expect("there") < 1.0);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod adopt;
 mod audit;
 mod bounds;
+mod controls;
 mod delivery;
 mod faults;
 mod fence;

@@ -118,6 +118,27 @@ async fn a_table_that_cannot_be_written_is_given_up_its_neighbour_goes_on_and_it
 }
 
 #[tokio::test]
+async fn a_row_that_has_waited_a_day_for_its_table_is_a_dead_letter_and_the_table_is_not_waited_for() {
+    let bench = Bench::start(quick()).await;
+    let broken = format!("{}_broken", bench.pipeline.table);
+    let sql = format!("CREATE TABLE {broken} (x UInt8) ENGINE = Memory");
+    bench.pipeline.query(&sql).await.expect("created");
+    // The longest tier of these topics is four seconds.
+    let attempts = 24 * 60 * 60 / 4 + 10;
+    let waited = bench.came_back(id(0, 0), attempts, (&broken, 0), EVENT);
+    bench
+        .send(0, [vec![waited], bench.events(0, 1, 5)].concat())
+        .await;
+    bench.pipeline.rows(5, PATIENCE).await.expect("the others arrive");
+    let letters = super::delivery::dead_letters(&bench, 1).await;
+    let headers = &letters[0].headers;
+    assert_eq!(headers.text(header::ID), Some(id(0, 0).to_string().as_str()));
+    assert_eq!(headers.text(header::ERROR_CODE), Some("table_failing"));
+    assert_eq!(headers.text(header::TABLE), Some(broken.as_str()));
+    assert_eq!(headers.text(header::ATTEMPT), Some(attempts.to_string().as_str()));
+}
+
+#[tokio::test]
 async fn a_journal_that_left_the_metadata_is_looked_up_and_its_records_are_still_known() {
     let bench = Bench::start(quick()).await;
     let of = |journal, seq| Identity {
