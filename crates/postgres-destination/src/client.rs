@@ -137,6 +137,20 @@ impl fmt::Debug for Line {
 }
 
 impl Postgres {
+    /// Whether the server answers.
+    ///
+    /// # Errors
+    /// It does not, or refuses.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let line = self.open().await?;
+        self.bounded(line.client.batch_execute("")).await?;
+        self.keep(line);
+        Ok(())
+    }
+
     /// An open line for whatever is no insert.
     ///
     /// # Errors
