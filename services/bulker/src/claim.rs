@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_kafka::group::{Lost, Ownership, Partition};
-use millrace_warehouse::Error as WarehouseError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::write::Fault;
 
 /// Leave to write for a partition.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl Claim {
 
     /// Logs what went wrong and is tried again, and remembers it as what the partition waits for. Nothing is lost by
     /// it.
-    pub fn trouble(&self, error: &WarehouseError, what: &'static str, whose: impl std::fmt::Display) {
+    pub fn trouble(&self, error: &impl Fault, what: &'static str, whose: impl std::fmt::Display) {
         let source = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(kind = error.kind(), error = %error, source, %whose, "{what}");
         self.waits_for(format!("{what} ({whose}): {error}"));

@@ -1,13 +1,14 @@
 //! The bulker's configuration.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_event::topic::Topics;
 use millrace_kafka::group;
 use millrace_service::config::{
-    Admin, ByteSize, ClickHouse, Configuration as Checked, Faults, Kafka, ProcessConfiguration, Shutdown,
-    Telemetry,
+    Admin, ByteSize, ClickHouse, Configuration as Checked, Faults, Kafka, Postgres, ProcessConfiguration,
+    Redis, Shutdown, Telemetry,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,14 @@ pub struct Configuration {
     pub kafka: Kafka,
     /// `[clickhouse]`
     pub clickhouse: ClickHouse,
+    /// `[postgres]`: what destinations want.
+    pub postgres: Postgres,
+    /// `[redis]`: where changes of that are told.
+    pub redis: Redis,
+    /// `[destinations]`
+    pub destinations: Destinations,
+    /// `[secrets]`
+    pub secrets: Secrets,
     /// `[topics]`
     pub topics: Topics,
     /// `[consumer]`
@@ -91,6 +100,31 @@ pub struct Insert {
     pub columns: usize,
 }
 
+/// `[destinations]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destinations {
+    /// Between two looks at what destinations want, beside notices.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+}
+
+impl Default for Destinations {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[secrets]`: how the addresses of destinations are opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// The file with the keys, as `millctl secret init-key` makes it. Needed for PostgreSQL destinations alone.
+    pub key_file: Option<PathBuf>,
+}
+
 /// `[memory]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -130,6 +164,10 @@ impl Default for Configuration {
         Self {
             kafka: Kafka::default(),
             clickhouse: ClickHouse::default(),
+            postgres: Postgres::default(),
+            redis: Redis::default(),
+            destinations: Destinations::default(),
+            secrets: Secrets::default(),
             topics: Topics::default(),
             consumer: group::Config {
                 group: "millrace-bulker".into(),
@@ -180,6 +218,9 @@ impl Checked for Configuration {
         self.telemetry.check(faults);
         if self.chunk.rows == 0 {
             faults.add("chunk.rows", "at least one row is needed");
+        }
+        if self.destinations.poll.is_zero() {
+            faults.add("destinations.poll", "must be longer than nothing");
         }
         if self.insert.per_second == 0 {
             faults.add("insert.per_second", "at least one insert a second is needed");

@@ -9,11 +9,14 @@ use millrace_kafka::producer::Producer;
 use millrace_kafka::reader::LogEnds;
 use millrace_kafka::{Connection, topics};
 use millrace_service::{Causes, Condition, Context, Shutdown};
+use millrace_store::Redis;
 use millrace_warehouse::Warehouse;
 use tokio::task::JoinSet;
 
 use crate::accounts::{self, Accounts};
 use crate::config::Configuration;
+use crate::credentials::Credentials;
+use crate::destinations::{self, Destinations, TableLocks};
 use crate::error::Error;
 use crate::metrics::{Kind, Metrics};
 use crate::partition;
@@ -41,8 +44,15 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
     progress.holds();
     context.readiness.started();
 
-    let warehouse = warehouse(&configuration);
     let shutdown = context.shutdown.clone();
+    let warehouse = warehouse(&configuration)?;
+    let known = context.readiness.condition("destinations");
+    let destinations = destinations(&configuration, known, &shutdown)?;
+    let credentials = Arc::new(Credentials {
+        key_file: configuration.secrets.key_file.clone(),
+        insert_timeout: configuration.insert.deadline,
+        latest_arrival: configuration.insert.latest_arrival,
+    });
     let Some(count) = wait_for_parts(
         &configuration,
         &connection,
@@ -69,6 +79,8 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
             &configuration,
             metrics.clone(),
             count,
+            Arc::clone(&destinations),
+            Arc::clone(&credentials),
         )?;
         let budget = Budget::new(configuration.memory.records.as_usize());
         let consumer = Consumer::start_within(
@@ -102,6 +114,39 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
     accounts.await.context("the accounts' task panicked")
 }
 
+/// What destinations want, kept fresh until the end. Not knowing the newest is no reason to stop; knowing nothing is.
+fn destinations(
+    configuration: &Configuration,
+    condition: Condition,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Arc<Destinations>> {
+    let directory = destinations::directory(configuration.postgres.url.expose()).context("postgres")?;
+    let section = &configuration.redis;
+    let mut redis = millrace_store::redis::Config::new(section.url.expose());
+    redis.key_prefix.clone_from(&section.key_prefix);
+    let redis = Redis::connect(&redis).context("redis")?;
+    let (heard, ended) = (Arc::clone(&directory), shutdown.token());
+    let told = move |look: Result<(), millrace_store::Error>| match look {
+        Ok(()) => condition.holds(),
+        Err(error) => {
+            tracing::warn!(error = %Causes(&error), "destinations cannot be read, what is known of them goes on");
+            if !heard.is_known() {
+                condition.fails(error.to_string());
+            }
+        }
+    };
+    let follow = destinations::follow(
+        Arc::clone(&directory),
+        redis,
+        configuration.destinations.poll,
+        told,
+    );
+    tokio::spawn(async move { ended.run_until_cancelled(follow).await });
+    let own = configuration.clickhouse.database.parse()?;
+    let shared = millrace_warehouse::layout::shared_database(&own)?;
+    Ok(Arc::new(Destinations::new(directory, shared)))
+}
+
 fn accounts_of(
     context: &Context<Configuration>,
     connection: &Connection,
@@ -121,7 +166,7 @@ fn accounts_of(
     }))
 }
 
-fn warehouse(configuration: &Configuration) -> Warehouse {
+fn warehouse(configuration: &Configuration) -> anyhow::Result<Warehouse> {
     let section = &configuration.clickhouse;
     let mut config = millrace_warehouse::Config::new(section.url.expose());
     config.lease = configuration
@@ -130,7 +175,8 @@ fn warehouse(configuration: &Configuration) -> Warehouse {
         .saturating_sub(millrace_warehouse::line::LEASE_MARGIN);
     config.user = Some(section.user.clone()).filter(|user| !user.is_empty());
     config.password = Some(section.password.expose().clone()).filter(|password| !password.is_empty());
-    config.build()
+    let locks = TableLocks::new(configuration.postgres.url.expose()).context("postgres")?;
+    Ok(config.build().with_turns(Arc::new(locks)))
 }
 
 /// Waits until Kafka has the topics and ClickHouse answers; how many partitions the topics have, `None` where the

@@ -18,6 +18,8 @@ pub mod claim;
 pub mod config;
 pub mod consume;
 pub mod copies;
+pub mod credentials;
+pub mod destinations;
 pub mod error;
 pub mod gather;
 pub mod metrics;

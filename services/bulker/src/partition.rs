@@ -28,8 +28,10 @@ use crate::write::{Job, RefusedRow, Writer, Written};
 /// How often a commit is tried before the session is given up.
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
-/// A partition's share of the memory budget has room for one chunk that is written, one that is gathered, and a queue.
-const CHUNKS_IN_A_SHARE: usize = 3;
+/// What of a partition's share of the memory budget a chunk may take, in quarters. The rest is for what is gathered
+/// meanwhile: a part of a chunk where shares are small, for large chunks cost the server far less than small ones, and
+/// other partitions keep the processors busy; another whole chunk where `chunk.bytes` is the bound.
+const QUARTERS_FOR_A_CHUNK: usize = 3;
 
 /// The task of a partition.
 #[derive(Debug)]
@@ -184,9 +186,9 @@ impl Task {
         self.partition.share.release(bytes);
     }
 
-    /// A chunk that is written and the one that is gathered meanwhile have room beside the queue.
+    /// A chunk that is written leaves room for what comes meanwhile.
     fn limit(&self, gatherer: &mut Gatherer) {
-        gatherer.limit_bytes(self.partition.share.bytes() / CHUNKS_IN_A_SHARE);
+        gatherer.limit_bytes(self.partition.share.bytes() / 4 * QUARTERS_FOR_A_CHUNK);
     }
 
     async fn fill(&mut self, gatherer: &mut Gatherer) -> Result<(), Error> {
@@ -344,8 +346,9 @@ impl Task {
             self.ledger.learn(journal, written);
         }
         let writer = Arc::clone(&self.writer);
+        let targets = writer.destinations.of(&parsed, &self.claim).await?;
         let context = context(&writer, number, self.clock.as_ref());
-        let sorted = sort::sort(&context, &mut self.ledger, &parsed, &answers)?;
+        let sorted = sort::sort(&context, &mut self.ledger, &parsed, (&answers, &targets))?;
         let spans = trace(&sorted.traces, number);
         let first = spans.first().cloned().unwrap_or_else(tracing::Span::none);
         let job = self.job(&sorted, uncertain);

@@ -3,7 +3,10 @@
 //! Pure but for the answers it is given about copies that went round: the same records, ledger and answers
 //! give the same work, which is what lets a successor finish a plan.
 
+mod names;
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use millrace_event::JournalId;
 use millrace_event::code::RowCode;
@@ -14,11 +17,14 @@ use millrace_event::{Timestamp, Verdict};
 use millrace_kafka::Record;
 use millrace_ledger::metadata::table_hash;
 use millrace_ledger::{Arrival, BadRow, Decision, Fate, Ledger, Place};
+use millrace_store::destinations::{Configured, InvalidSetting};
 use millrace_warehouse::outcomes::{self, Decider, Key};
 use millrace_warehouse::{Row, RowId, TableName};
 
 use crate::copies::{self, Copy, Failed};
+use crate::destinations::Targets;
 use crate::metrics::{Kind, Metrics};
+use names::Names;
 
 /// Most traces that one chunk's insert is shown in.
 const MOST_TRACES: usize = 32;
@@ -73,6 +79,8 @@ impl Tally {
 /// What the records ask of one table.
 #[derive(Debug, Default)]
 pub struct TableRows<'a> {
+    /// The destination that it is kept for, where that has a row of its own.
+    pub destination: Option<Result<Arc<Configured>, InvalidSetting>>,
     /// Rows to be in it, in the order of the log.
     pub rows: Vec<PendingRow<'a>>,
     /// Whether some of them came back from it, and may be there already.
@@ -110,6 +118,7 @@ impl<'a> PendingRow<'a> {
             received_at: origin.received_at,
             sent_at: origin.sent_at,
             source: origin.source.as_str(),
+            workspace: origin.workspace.as_str(),
             message_id: origin.message_id.as_str(),
             event: self.output.event,
         }
@@ -263,17 +272,18 @@ pub fn sort<'a>(
     context: &Context<'a>,
     ledger: &mut Ledger,
     parsed: &'a [Parsed<'a>],
-    answers: &HashMap<Key, Decider>,
+    (answers, targets): (&HashMap<Key, Decider>, &'a Targets<'a>),
 ) -> Result<Sorted<'a>, Unlearned> {
     let mut sorted = Sorted::default();
+    let mut names = Names::new(targets);
     for parsed in parsed {
         let Some(envelope) = &parsed.envelope else {
             let message = "the record is no transformed envelope of a known version";
             invalid(context, &mut sorted, parsed, message);
             continue;
         };
-        if let Some(trace) = parsed.record.headers.text(header::TRACEPARENT)
-            && sorted.traces.len() < MOST_TRACES
+        if sorted.traces.len() < MOST_TRACES
+            && let Some(trace) = parsed.record.headers.text(header::TRACEPARENT)
         {
             sorted.traces.push(trace);
         }
@@ -308,7 +318,17 @@ pub fn sort<'a>(
             Decision::Unknown(journal) => return Err(Unlearned(journal)),
         };
         if taken {
-            carry_out(context, ledger, &mut sorted, parsed, (envelope, &arrival));
+            if envelope.verdict == Verdict::Forward {
+                forward(
+                    context,
+                    ledger,
+                    &mut sorted,
+                    &mut names,
+                    parsed,
+                    (envelope, &arrival),
+                );
+            }
+            carry_out(context, &mut sorted, parsed, envelope);
         } else {
             sorted.tally.record("duplicate");
         }
@@ -327,12 +347,12 @@ fn invalid<'a>(context: &Context<'a>, sorted: &mut Sorted<'a>, parsed: &'a Parse
     ));
 }
 
+/// What a record that counts asks for besides its rows.
 fn carry_out<'a>(
     context: &Context<'a>,
-    ledger: &mut Ledger,
     sorted: &mut Sorted<'a>,
     parsed: &'a Parsed<'a>,
-    (envelope, arrival): (&'a Transformed<'a>, &Arrival),
+    envelope: &'a Transformed<'a>,
 ) {
     let mut verdict = envelope.verdict;
     let mut code = envelope
@@ -340,8 +360,7 @@ fn carry_out<'a>(
         .as_ref()
         .map_or(String::new(), |reason| reason.code.to_string());
     match verdict {
-        Verdict::Forward => forward(context, ledger, sorted, parsed, (envelope, arrival)),
-        Verdict::Drop => {}
+        Verdict::Forward | Verdict::Drop => {}
         Verdict::Retry => match retry(context, parsed, envelope) {
             Ok(copy) => sorted.copies.push(copy),
             Err(row_code) => {
@@ -380,17 +399,19 @@ fn carry_out<'a>(
     });
 }
 
+/// The rows of a record that counts.
 fn forward<'a>(
     context: &Context<'a>,
     ledger: &mut Ledger,
     sorted: &mut Sorted<'a>,
+    names: &mut Names<'a>,
     parsed: &'a Parsed<'a>,
     (envelope, arrival): (&'a Transformed<'a>, &Arrival),
 ) {
     for (index, output) in envelope.outputs.iter().enumerate() {
-        let table = output.table.as_str().parse::<TableName>();
+        let table = names.read(output);
         let sub = envelope.sub.or_else(|| u16::try_from(index).ok());
-        let (Ok(table), Some(sub)) = (table, sub) else {
+        let (Some((target, hash)), Some(sub)) = (table, sub) else {
             invalid(
                 context,
                 sorted,
@@ -409,8 +430,15 @@ fn forward<'a>(
             output,
             id,
         };
-        let fate = ledger.row(arrival, table_hash(&table.to_string()), sub);
-        let rows = sorted.tables.entry(table).or_default();
+        let fate = ledger.row(arrival, *hash, sub);
+        let rows = match sorted.tables.get_mut(&target.table) {
+            Some(rows) => rows,
+            None => {
+                let rows = sorted.tables.entry(target.table.clone()).or_default();
+                rows.destination.clone_from(&target.destination);
+                rows
+            }
+        };
         match fate {
             Fate::Insert => rows.rows.push(row),
             Fate::AskFirst => {

@@ -3,10 +3,12 @@
 //! A writer is shared by all partitions of a session. It keeps what it learned of each table's schema, and
 //! never sends a block twice without having asked in between, unless it is certain that nothing was sent.
 
+mod destination;
 mod doubt;
 mod ledger;
 mod pause;
 mod table;
+mod tables;
 mod trial;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,28 +18,28 @@ use std::time::Duration;
 
 use millrace_event::topic::Topics;
 use millrace_kafka::producer::Producer;
-use millrace_ledger::metadata::table_hash;
 use millrace_ledger::{BadRow, Token};
 use millrace_service::failpoint;
-use millrace_warehouse::{Block, Insert, Layout, Outcome, Schema, TableName, Warehouse, journals, outcomes};
+use millrace_store::destinations::Kind as DestinationKind;
+use millrace_warehouse::{TableName, Warehouse, journals, outcomes};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::claim::Claim;
 use crate::config;
 use crate::copies::Copy;
+use crate::credentials::Credentials;
+use crate::destinations::Destinations;
 use crate::error::Error;
 use crate::metrics::{Kind, Metrics};
 use crate::pace::Pace;
-use crate::sort::{Context, Sorted};
+use crate::sort::{Context, PendingRow, Sorted, TableRows};
+pub use destination::Fault;
+use destination::{Block, Destination, Open, Outcome, Postgres, Sending};
 use pause::Pause;
-use table::Refused;
+use table::{Prepared, Refused};
+use tables::Tables;
 use trial::Trial;
-
-/// Schemas kept; past it all are forgotten and read again.
-const MOST_SCHEMAS: usize = 10_000;
-/// Tables that are made or read at once, at most.
-const STRIPES: usize = 16;
 
 /// Writes chunks.
 #[derive(Debug)]
@@ -60,11 +62,16 @@ pub struct Writer {
     pub journals: TableName,
     /// Turns for inserts.
     pub pace: Pace,
+    /// What tables are to be like.
+    pub destinations: Arc<Destinations>,
     /// Whose turn it is to gather a predecessor's plan beyond its share of memory: one partition's.
     pub recovering: Semaphore,
-    schemas: Mutex<HashMap<TableName, Arc<Schema>>>,
-    /// Turns at making and reading tables, by the table's hash.
-    turns: [tokio::sync::Mutex<()>; STRIPES],
+    /// ClickHouse's tables, and its own.
+    clickhouse: Arc<Tables<Warehouse>>,
+    /// Those of PostgreSQL destinations.
+    postgres: Open,
+    /// What their addresses are sealed under.
+    credentials: Arc<Credentials>,
     /// Tables that were given up, and when each may be tried again.
     broken: Mutex<HashMap<TableName, Instant>>,
 }
@@ -122,6 +129,20 @@ pub struct RefusedRow {
     pub table: TableName,
 }
 
+/// A table's rows before any of them is sent.
+#[derive(Debug)]
+enum Ready<'a> {
+    ClickHouse(ReadyRows<'a, Warehouse>),
+    Postgres(ReadyRows<'a, Postgres>),
+}
+
+#[derive(Debug)]
+struct ReadyRows<'a, D: Destination> {
+    trial: Trial<'a, D>,
+    rows: Vec<&'a PendingRow<'a>>,
+    prepared: Prepared<D::Block>,
+}
+
 impl Writer {
     /// A writer with nothing learned yet.
     ///
@@ -133,8 +154,11 @@ impl Writer {
         configuration: &config::Configuration,
         metrics: Metrics,
         partitions: u32,
+        destinations: Arc<Destinations>,
+        credentials: Arc<Credentials>,
     ) -> Result<Self, millrace_warehouse::name::InvalidName> {
         let database: millrace_warehouse::Database = configuration.clickhouse.database.parse()?;
+        let clickhouse = Arc::new(Tables::new(warehouse.clone()));
         Ok(Self {
             warehouse,
             producer,
@@ -145,9 +169,11 @@ impl Writer {
             outcomes: outcomes::table(database.clone())?,
             journals: journals::table(database)?,
             pace: Pace::new(configuration.insert.per_second, partitions),
+            destinations,
             recovering: Semaphore::new(1),
-            schemas: Mutex::default(),
-            turns: Default::default(),
+            clickhouse,
+            postgres: Open::default(),
+            credentials,
             broken: Mutex::default(),
         })
     }
@@ -181,21 +207,17 @@ impl Writer {
         let mut counts = [0_usize; 2];
         let mut failing = Vec::new();
         for (table, asked) in &job.sorted.tables {
-            let mut trial = match Trial::new(self, job, table) {
-                Err(Error::TableFailing(table)) => {
-                    failing.push(table);
-                    continue;
-                }
-                other => other?,
-            };
-            copies.extend(self.dead_letters(&mut trial, &asked.dead).await?);
             copies.extend(asked.handed_over.iter().map(|row| row.hand_over(&job.context)));
             counts[0] += asked.dead.len();
             counts[1] += asked.handed_over.len();
-            let rows: Vec<_> = asked.rows.iter().collect();
-            let certain = !job.uncertain && !asked.came_back;
-            match self.prepare(&mut trial, &rows, certain, &mut refused).await {
-                Ok(prepared) => ready.push((trial, rows, prepared)),
+            if asked.rows.is_empty() && asked.dead.is_empty() {
+                continue;
+            }
+            let prepared = self
+                .get_ready(job, (table, asked), &mut refused, &mut copies)
+                .await;
+            match prepared {
+                Ok(prepared) => ready.push(prepared),
                 Err(Error::TableFailing(table)) => failing.push(table),
                 Err(error) => return Err(error),
             }
@@ -214,9 +236,11 @@ impl Writer {
         }
         self.write_outcomes(job).await?;
         failpoint!(async "bulker::after_outcomes");
-        for (mut trial, rows, prepared) in ready {
-            self.write_table(&mut trial, prepared, &rows, &mut refused)
-                .await?;
+        for ready in ready {
+            match ready {
+                Ready::ClickHouse(ready) => self.write_ready(ready, &mut refused).await?,
+                Ready::Postgres(ready) => self.write_ready(ready, &mut refused).await?,
+            }
         }
         if !refused.is_empty() {
             return Ok(Written::Refused {
@@ -233,6 +257,75 @@ impl Writer {
         failpoint!(async "bulker::after_copies");
         job.sorted.tally.count(&self.metrics);
         Ok(Written::All)
+    }
+
+    /// Gets a table's rows ready where they are to go.
+    async fn get_ready<'w>(
+        &'w self,
+        job: &'w Job<'w>,
+        (table, asked): (&'w TableName, &'w TableRows<'w>),
+        refused: &mut Refused,
+        copies: &mut Vec<Copy>,
+    ) -> Result<Ready<'w>, Error> {
+        let configured = asked
+            .destination
+            .as_ref()
+            .and_then(|settings| settings.as_ref().ok());
+        let postgres = configured.filter(|one| one.settings.kind() == DestinationKind::Postgres);
+        let Some(configured) = postgres else {
+            let tables = Arc::clone(&self.clickhouse);
+            let ready = self.get_ready_in(tables, job, (table, asked), refused, copies);
+            return Ok(Ready::ClickHouse(Box::pin(ready).await?));
+        };
+        let database = table.database().as_str();
+        match self
+            .postgres
+            .tables(database, configured, &self.group, &self.credentials)
+        {
+            Ok(tables) => {
+                let ready = self.get_ready_in(tables, job, (table, asked), refused, copies);
+                Ok(Ready::Postgres(Box::pin(ready).await?))
+            }
+            Err(reason) => {
+                tracing::warn!(%table, reason, "a destination cannot be opened");
+                job.claim
+                    .waits_for(format!("destination of {table} cannot be opened: {reason}"));
+                Err(self.leave_alone(table))
+            }
+        }
+    }
+
+    async fn get_ready_in<'w, D: Destination>(
+        &'w self,
+        tables: Arc<Tables<D>>,
+        job: &'w Job<'w>,
+        (table, asked): (&'w TableName, &'w TableRows<'w>),
+        refused: &mut Refused,
+        copies: &mut Vec<Copy>,
+    ) -> Result<ReadyRows<'w, D>, Error> {
+        let mut trial = Trial::new(self, job, table, tables)?;
+        copies.extend(self.dead_letters(&mut trial, &asked.dead).await?);
+        let rows: Vec<_> = asked.rows.iter().collect();
+        let certain = !job.uncertain && !asked.came_back;
+        let prepared = self.prepare(&mut trial, &rows, certain, refused).await?;
+        Ok(ReadyRows {
+            trial,
+            rows,
+            prepared,
+        })
+    }
+
+    async fn write_ready<D: Destination>(
+        &self,
+        ready: ReadyRows<'_, D>,
+        refused: &mut Refused,
+    ) -> Result<(), Error> {
+        let ReadyRows {
+            mut trial,
+            rows,
+            prepared,
+        } = ready;
+        self.write_table(&mut trial, prepared, &rows, refused).await
     }
 
     /// How late an insert of somebody who was stopped may still arrive.
@@ -261,36 +354,43 @@ impl Writer {
         }
     }
 
-    /// Sends a block of events once. Its token is a function of the table, the month and the rows.
-    async fn insert(&self, job: &Job<'_>, table: &TableName, block: &Block) -> Result<Outcome, Error> {
+    /// Sends a block of events once. Its token is a function of the table, its part and the rows.
+    async fn insert<D: Destination>(
+        &self,
+        trial: &Trial<'_, D>,
+        block: &D::Block,
+    ) -> Result<Outcome<D::Error>, Error> {
         failpoint!(async "bulker::before_insert");
-        let outcome = self.insert_into(job, table, block).await;
+        let outcome = self.insert_into(trial, trial.table, block, false).await;
         failpoint!(async "bulker::after_insert");
         outcome
     }
 
-    async fn insert_into(&self, job: &Job<'_>, table: &TableName, block: &Block) -> Result<Outcome, Error> {
-        let rows = block.rows().iter().map(|row| (row.identity, row.sub));
-        let token = Token::of(&table.to_string(), &block.month().to_string(), 0, rows);
-        self.insert_as(job, table, block, token).await
+    async fn insert_into<D: Destination>(
+        &self,
+        trial: &Trial<'_, D>,
+        table: &TableName,
+        block: &D::Block,
+        rehearsal: bool,
+    ) -> Result<Outcome<D::Error>, Error> {
+        let token = token(table, block);
+        self.insert_as(trial.job, &trial.tables, (table, rehearsal), block, token)
+            .await
     }
 
-    async fn insert_as(
+    async fn insert_as<D: Destination>(
         &self,
         job: &Job<'_>,
-        table: &TableName,
-        block: &Block,
+        tables: &Tables<D>,
+        (table, rehearsal): (&TableName, bool),
+        block: &D::Block,
         token: Token,
-    ) -> Result<Outcome, Error> {
-        let turn = self.pace.take();
-        if !turn.is_zero() {
-            tokio::select! {
-                biased;
-                () = job.claim.revoked.cancelled() => return Err(Error::Revoked),
-                () = tokio::time::sleep(turn) => {}
-            }
+    ) -> Result<Outcome<D::Error>, Error> {
+        if D::IS_ESSENTIAL {
+            self.take_turn(job).await?;
         }
-        let line = match self.warehouse.line().await {
+        let destination = &tables.destination;
+        let line = match destination.line(job.context.partition).await {
             Ok(line) => line,
             Err(error) => return Ok(Outcome::Definite(error)),
         };
@@ -304,15 +404,17 @@ impl Writer {
             self.query_prefix(job.context.partition),
             job.commit_no
         );
-        let deadline = self.limits.deadline;
-        let insert = Insert {
+        let sending = Sending {
             table,
             block,
             token: &token,
             query_id: &query_id,
-            deadline,
+            partition: job.context.partition,
+            first_offset: job.first,
+            deadline: self.limits.deadline,
+            rehearsal,
         };
-        let outcome = self.warehouse.insert_over(line, insert).await;
+        let outcome = destination.insert_over(line, sending).await;
         match outcome {
             Outcome::Applied => job.claim.standing.moved(),
             Outcome::Ambiguous(_) => job.quiet.store(false, Ordering::SeqCst),
@@ -325,6 +427,18 @@ impl Writer {
             })
             .inc();
         Ok(outcome)
+    }
+
+    async fn take_turn(&self, job: &Job<'_>) -> Result<(), Error> {
+        let turn = self.pace.take();
+        if !turn.is_zero() {
+            tokio::select! {
+                biased;
+                () = job.claim.revoked.cancelled() => return Err(Error::Revoked),
+                () = tokio::time::sleep(turn) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn write_copies<'c>(
@@ -348,55 +462,17 @@ impl Writer {
         Ok(())
     }
 
-    /// The table's schema as it was last read; made, checked and read at the first use.
-    async fn schema(&self, trial: &mut Trial<'_>) -> Result<Arc<Schema>, Error> {
-        let table = trial.table;
-        let known = self.schemas().get(table).map(Arc::clone);
-        if let Some(schema) = known {
-            return Ok(schema);
-        }
-        loop {
-            // One partition makes or reads it, the others have it from here.
-            let turn = self.turn_to_read(table).lock().await;
-            let known = self.schemas().get(table).map(Arc::clone);
-            if let Some(schema) = known {
-                return Ok(schema);
-            }
-            let made = self.warehouse.create_table(table, &Layout::default()).await;
-            drop(turn);
-            match made {
-                Ok(schema) => {
-                    let schema = Arc::new(schema);
-                    self.learn(table, &schema);
-                    return Ok(schema);
-                }
-                Err(error) => trial.failed(&error, "a table cannot take events").await?,
-            }
-        }
-    }
-
-    fn turn_to_read(&self, table: &TableName) -> &tokio::sync::Mutex<()> {
-        let stripe = table_hash(&table.to_string()) % STRIPES as u64;
-        &self.turns[usize::try_from(stripe).unwrap_or(0)]
-    }
-
-    fn learn(&self, table: &TableName, schema: &Arc<Schema>) {
-        let mut schemas = self.schemas();
-        if schemas.len() >= MOST_SCHEMAS {
-            schemas.clear();
-        }
-        schemas.insert(table.clone(), Arc::clone(schema));
-    }
-
-    fn forget(&self, table: &TableName) {
-        self.schemas().remove(table);
-    }
-
     fn broken(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Instant>> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn schemas(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Arc<Schema>>> {
-        self.schemas.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The token of a block of events; every attempt by anyone has the same one.
+fn token(table: &TableName, block: &impl Block) -> Token {
+    let of = |part| {
+        let rows = block.rows().iter().map(|row| (row.identity, row.sub));
+        Token::of(&table.to_string(), &block.part(), part, rows)
+    };
+    failpoint!("control::token", return of(failpoint::fresh()));
+    of(0)
 }

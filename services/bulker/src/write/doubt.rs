@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use millrace_ledger::Rows;
 use millrace_ledger::metadata::{MAX_BAD_ROWS, table_hash};
 use millrace_warehouse::name::InvalidName;
-use millrace_warehouse::{Block, Error as WarehouseError, Outcome, Retry, RowId, TableName};
+use millrace_warehouse::{Retry, RowId, TableName};
 
 use super::Writer;
+use super::destination::{Block as _, Destination, Fault as _, Outcome};
 use super::table::Refused;
 use super::trial::Trial;
 use crate::error::Error;
@@ -15,18 +16,18 @@ use crate::sort::PendingRow;
 
 /// A block that was sent, and what came instead of an answer.
 #[derive(Debug)]
-pub(super) struct Doubt {
-    pub(super) block: Block,
-    pub(super) error: WarehouseError,
+pub(super) struct Doubt<D: Destination> {
+    pub(super) block: D::Block,
+    pub(super) error: D::Error,
 }
 
 impl Writer {
     /// What follows from a doubt now that KILL was answered and the table was asked. Rows that only the server
     /// refuses are noted in `refused`; then nothing else is to be written before they are named.
-    pub(super) async fn settle_doubt(
+    pub(super) async fn settle_doubt<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
-        doubt: Doubt,
+        trial: &mut Trial<'_, D>,
+        doubt: Doubt<D>,
         rows: &[&PendingRow<'_>],
         state: &Rows<RowId>,
         refused: &mut Refused,
@@ -34,7 +35,10 @@ impl Writer {
         let Doubt { block, error } = doubt;
         if block.rows().iter().all(|row| !state.missing().contains(row)) {
             trial.succeeded();
-            return self.complete_views(trial, &block, &error).await;
+            if D::HAS_VIEWS {
+                self.complete_views(trial, &block, &error).await?;
+            }
+            return Ok(());
         }
         let first_time = trial.schema_is_new();
         let schema = matches!(error.retry(), Retry::AfterSchema);
@@ -60,15 +64,13 @@ impl Writer {
     /// The table holds the block although its insert failed: what failed came behind it. The same block under the
     /// same token goes to the views alone, and to each of them once. A view that fails again is left to whoever reads
     /// the alarm; the table is complete.
-    async fn complete_views(
+    async fn complete_views<D: Destination>(
         &self,
-        trial: &Trial<'_>,
-        block: &Block,
-        first: &WarehouseError,
+        trial: &Trial<'_, D>,
+        block: &D::Block,
+        first: &D::Error,
     ) -> Result<(), Error> {
-        let (Outcome::Definite(error) | Outcome::Ambiguous(error)) =
-            self.insert(trial.job, trial.table, block).await?
-        else {
+        let (Outcome::Definite(error) | Outcome::Ambiguous(error)) = self.insert(trial, block).await? else {
             tracing::info!(table = %trial.table, error = %first, "the views of a table have its block after all");
             return Ok(());
         };
@@ -87,9 +89,9 @@ impl Writer {
 
     /// The rows that the server refuses, by halving against a clone of the table that keeps nothing; none where the
     /// clone takes them all: then it is the table. Stops at one more than a plan can name.
-    async fn find_bad_rows<'r, 'a>(
+    pub(super) async fn find_bad_rows<'r, 'a, D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         rows: &[&'r PendingRow<'a>],
     ) -> Result<Vec<&'r PendingRow<'a>>, Error> {
         let Some(clone) = self.clone_of(trial).await else {
@@ -110,36 +112,36 @@ impl Writer {
                 break;
             }
         }
-        self.drop_clone(&clone).await;
+        self.drop_clone(trial, &clone).await;
         Ok(bad)
     }
 
     /// What the server says of a row that the plan names; nothing where it has no objection by now, or cannot be
     /// asked.
-    pub(super) async fn objection(
+    pub(super) async fn objection<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         row: &PendingRow<'_>,
     ) -> Result<Option<String>, Error> {
         let Some(clone) = self.clone_of(trial).await else {
             return Ok(None);
         };
         let error = self.rehearse(trial, &clone, &[row]).await?;
-        self.drop_clone(&clone).await;
+        self.drop_clone(trial, &clone).await;
         Ok(error.and_then(|error| error.said()))
     }
 
     /// Inserts rows into the clone. Why it refused them, if it did.
-    async fn rehearse(
+    async fn rehearse<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         clone: &TableName,
         rows: &[&PendingRow<'_>],
-    ) -> Result<Option<WarehouseError>, Error> {
+    ) -> Result<Option<D::Error>, Error> {
         let (blocks, _) = self.try_encode(trial, rows).await?;
         for block in blocks {
             loop {
-                match self.insert_into(trial.job, clone, &block).await? {
+                match self.insert_into(trial, clone, &block, true).await? {
                     Outcome::Applied => break,
                     Outcome::Definite(error) | Outcome::Ambiguous(error) if error.may_be_a_row() => {
                         return Ok(Some(error));
@@ -154,10 +156,11 @@ impl Writer {
         Ok(None)
     }
 
-    async fn clone_of(&self, trial: &Trial<'_>) -> Option<TableName> {
+    async fn clone_of<D: Destination>(&self, trial: &Trial<'_, D>) -> Option<TableName> {
         let clone = self.clone_name(trial).ok()?;
-        match self.warehouse.make_clone(trial.table, &clone).await {
-            Ok(()) => Some(clone),
+        let destination = &trial.tables.destination;
+        match destination.open_rehearsal(trial.table, clone).await {
+            Ok(clone) => Some(clone),
             Err(error) => {
                 trial
                     .job
@@ -169,14 +172,14 @@ impl Writer {
     }
 
     /// A name that no other partition and no other group uses.
-    fn clone_name(&self, trial: &Trial<'_>) -> Result<TableName, InvalidName> {
+    fn clone_name<D: Destination>(&self, trial: &Trial<'_, D>) -> Result<TableName, InvalidName> {
         let prefix = self.query_prefix(trial.job.context.partition);
         let name = format!("clone_{:016x}", table_hash(&format!("{prefix}{}", trial.table)));
         TableName::new(self.outcomes.database().clone(), &name)
     }
 
-    async fn drop_clone(&self, clone: &TableName) {
-        if let Err(error) = self.warehouse.drop_clone(clone).await {
+    async fn drop_clone<D: Destination>(&self, trial: &Trial<'_, D>, clone: &TableName) {
+        if let Err(error) = trial.tables.destination.close_rehearsal(clone).await {
             tracing::warn!(%clone, error = %error, "a clone could not be removed; the next one of its name replaces it");
         }
     }

@@ -6,8 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use millrace_event::{Identity, JournalId};
 use millrace_ledger::{Leaving, Token, Watermark};
 use millrace_warehouse::outcomes::{self, Decider, Key};
-use millrace_warehouse::{Block, Outcome, TableName, journals};
+use millrace_warehouse::{Block, TableName, journals};
 
+use super::destination::Outcome;
 use super::pause::Pause;
 use super::{Job, Writer};
 use crate::claim::Claim;
@@ -117,7 +118,10 @@ impl Writer {
     ) -> Result<(), Error> {
         let mut pause = Pause::new(&self.limits);
         loop {
-            match self.insert_as(job, table, block, token).await? {
+            match self
+                .insert_as(job, &self.clickhouse, (table, false), block, token)
+                .await?
+            {
                 Outcome::Applied => return Ok(()),
                 Outcome::Definite(error) => {
                     job.claim

@@ -1,6 +1,7 @@
 //! One table's rows of one chunk: encode, insert, and after any doubt kill, ask, and insert the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use millrace_event::JournalId;
@@ -8,21 +9,23 @@ use millrace_event::code::RowCode;
 use millrace_event::envelope::Reason;
 use millrace_ledger::Rows;
 use millrace_ledger::rows::Step;
-use millrace_warehouse::{Block, Limits, Outcome, Retry, Row, RowError, RowId, TableName};
+use millrace_service::failpoint;
+use millrace_warehouse::{Retry, Row, RowError, RowId, TableName};
 
+use super::destination::{Block as _, Destination, Fault as _, Faults, Outcome};
 use super::doubt::Doubt;
 use super::trial::Trial;
-use super::{Job, RefusedRow, Writer};
+use super::{RefusedRow, Writer};
 use crate::copies::{self, Copy};
 use crate::error::Error;
 use crate::sort::PendingRow;
 
 /// What is to be written of one table's rows, before any of it is sent.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct Prepared<B> {
     state: Rows<RowId>,
     /// The missing rows, encoded.
-    blocks: Vec<Block>,
+    blocks: Vec<B>,
 }
 
 /// Rows that fit no table.
@@ -50,12 +53,12 @@ impl Refused {
 
 impl Writer {
     /// Encodes rows; those that do not fit are noted.
-    pub(super) async fn encode(
+    pub(super) async fn encode<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         rows: &[&PendingRow<'_>],
         refused: &mut Refused,
-    ) -> Result<Vec<Block>, Error> {
+    ) -> Result<Vec<D::Block>, Error> {
         let (blocks, faults) = self.try_encode(trial, rows).await?;
         for (index, error) in faults {
             let Some(row) = rows.get(index) else { continue };
@@ -65,28 +68,36 @@ impl Writer {
         Ok(blocks)
     }
 
-    pub(super) async fn try_encode(
+    pub(super) async fn try_encode<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         rows: &[&PendingRow<'_>],
-    ) -> Result<(Vec<Block>, Vec<(usize, RowError)>), Error> {
+    ) -> Result<(Vec<D::Block>, Faults), Error> {
         if rows.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
         let encodable: Vec<Row<'_>> = rows.iter().map(|row| row.as_row()).collect();
-        let limits = Limits {
-            columns: self.limits.columns,
-        };
+        let limits = trial.limits;
         let (table, at) = (trial.table, trial.job.context.at);
         loop {
             let schema = self.schema(trial).await?;
-            match self.warehouse.encode(table, schema, limits, at, &encodable).await {
-                Ok(encoded) => {
-                    self.learn(table, &encoded.schema);
-                    return Ok((encoded.blocks, encoded.refused));
+            let tables = Arc::clone(&trial.tables);
+            let encoding = match trial.layout() {
+                Ok(layout) => {
+                    let destination = &tables.destination;
+                    destination
+                        .encode(table, layout, schema, limits, at, &encodable)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match encoding {
+                Ok((blocks, faults, schema)) => {
+                    tables.learn(table, &schema, trial.settings);
+                    return Ok((blocks, faults));
                 }
                 Err(error) => {
-                    self.forget(table);
+                    tables.forget(table);
                     trial.failed(&error, "rows could not be encoded").await?;
                 }
             }
@@ -94,13 +105,18 @@ impl Writer {
     }
 
     /// The dead letters of rows that the plan names.
-    pub(super) async fn dead_letters(
+    pub(super) async fn dead_letters<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         named: &[PendingRow<'_>],
     ) -> Result<Vec<Copy>, Error> {
         let rows: Vec<_> = named.iter().collect();
-        let (_, faults) = self.try_encode(trial, &rows).await?;
+        let faults = match self.try_encode(trial, &rows).await {
+            Ok((_, faults)) => faults,
+            // It was there when they were named. That they are not written does not wait for it.
+            Err(Error::TableFailing(_)) if !D::IS_ESSENTIAL => Faults::new(),
+            Err(error) => return Err(error),
+        };
         let faults: BTreeMap<usize, RowError> = faults.into_iter().collect();
         let context = trial.job.context;
         let mut letters = Vec::with_capacity(named.len());
@@ -121,13 +137,13 @@ impl Writer {
     /// Finds out which of these rows are to be written and encodes them, without sending anything: while that is so, a
     /// plan with too many bad rows can still be cut. Rows that are not `certain` to be new are looked for before any of
     /// them is judged.
-    pub(super) async fn prepare(
+    pub(super) async fn prepare<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         rows: &[&PendingRow<'_>],
         certain: bool,
         refused: &mut Refused,
-    ) -> Result<Prepared, Error> {
+    ) -> Result<Prepared<D::Block>, Error> {
         let ids = rows.iter().map(|row| row.id);
         let mut state = match certain {
             true => Rows::fresh(ids),
@@ -139,10 +155,19 @@ impl Writer {
                     let blocks = Vec::new();
                     return Ok(Prepared { state, blocks });
                 }
-                Step::Kill => self.end_running(trial.job, &mut state).await?,
+                Step::Kill => self.end_running(trial, &mut state).await?,
                 Step::Ask => self.look_for(trial, rows, &mut state).await?,
                 Step::Insert => {
-                    let blocks = self.encode(trial, &pending(rows, &state), refused).await?;
+                    let missing = pending(rows, &state);
+                    let before = refused.0.len();
+                    let blocks = self.encode(trial, &missing, refused).await?;
+                    // Rows that came back may be those of which the server refused more than a plan can name: now their
+                    // plan can still be cut.
+                    if !certain && !trial.job.uncertain && refused.0.len() == before {
+                        for row in self.find_bad_rows(trial, &missing).await? {
+                            refused.push(row, trial.table);
+                        }
+                    }
                     return Ok(Prepared { state, blocks });
                 }
             }
@@ -151,10 +176,10 @@ impl Writer {
 
     /// Writes rows into their table and returns when it is certain that each is there once, or that some must
     /// be named first.
-    pub(super) async fn write_table(
+    pub(super) async fn write_table<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
-        prepared: Prepared,
+        trial: &mut Trial<'_, D>,
+        prepared: Prepared<D::Block>,
         rows: &[&PendingRow<'_>],
         refused: &mut Refused,
     ) -> Result<(), Error> {
@@ -164,7 +189,7 @@ impl Writer {
         loop {
             match state.step() {
                 Step::Done => return Ok(()),
-                Step::Kill => self.end_running(trial.job, &mut state).await?,
+                Step::Kill => self.end_running(trial, &mut state).await?,
                 Step::Ask => {
                     self.look_for(trial, rows, &mut state).await?;
                     if let Some(doubt) = doubt.take() {
@@ -194,9 +219,24 @@ impl Writer {
         }
     }
 
-    /// Ends what may still run. One answer will do for all tables, until another insert is in doubt.
-    async fn end_running(&self, job: &Job<'_>, state: &mut Rows<RowId>) -> Result<(), Error> {
-        if !job.quiet.load(Ordering::SeqCst) {
+    /// Ends what may still run. Where everybody waits for the server, one answer will do for all tables until another
+    /// insert is in doubt. Where nobody else does, a server that gives none is a table that fails: its rows are asked
+    /// about when they come back, behind another end of what runs.
+    async fn end_running<D: Destination>(
+        &self,
+        trial: &mut Trial<'_, D>,
+        state: &mut Rows<RowId>,
+    ) -> Result<(), Error> {
+        let job = trial.job;
+        if !D::IS_ESSENTIAL {
+            let prefix = self.query_prefix(job.context.partition);
+            let tables = Arc::clone(&trial.tables);
+            while let Err(error) = tables.destination.end_running(job.claim.partition, &prefix).await {
+                trial
+                    .failed(&error, "what may still run could not be ended")
+                    .await?;
+            }
+        } else if !job.quiet.load(Ordering::SeqCst) {
             self.kill(job.claim).await?;
             job.quiet.store(true, Ordering::SeqCst);
         }
@@ -205,9 +245,9 @@ impl Writer {
     }
 
     /// Asks the table for the rows that are not known to be there.
-    async fn look_for(
+    async fn look_for<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         rows: &[&PendingRow<'_>],
         state: &mut Rows<RowId>,
     ) -> Result<(), Error> {
@@ -216,19 +256,26 @@ impl Writer {
         state.held(&held);
         let found = missing.len() - state.missing().len();
         self.metrics.rows_found.inc_by(u64::try_from(found).unwrap_or(0));
+        if found > 0 {
+            tracing::info!(
+                table = %trial.table,
+                found,
+                "rows were in their table already: a view whose insert was cut short may lack them"
+            );
+        }
         Ok(())
     }
 
     /// Sends blocks until all are applied or one is in doubt: that one.
-    async fn send_blocks(
+    async fn send_blocks<D: Destination>(
         &self,
-        trial: &mut Trial<'_>,
+        trial: &mut Trial<'_, D>,
         state: &mut Rows<RowId>,
-        blocks: Vec<Block>,
-    ) -> Result<Option<Doubt>, Error> {
+        blocks: Vec<D::Block>,
+    ) -> Result<Option<Doubt<D>>, Error> {
         for block in blocks {
             loop {
-                match self.insert(trial.job, trial.table, &block).await? {
+                match self.insert(trial, &block).await? {
                     Outcome::Applied => {
                         state.applied(block.rows());
                         let written = u64::try_from(block.rows().len()).unwrap_or(0);
@@ -239,7 +286,7 @@ impl Writer {
                     Outcome::Definite(error) => trial.failed(&error, "a block was not sent").await?,
                     Outcome::Ambiguous(error) => {
                         if matches!(error.retry(), Retry::AfterSchema) {
-                            self.forget(trial.table);
+                            trial.tables.forget(trial.table);
                         }
                         state.in_doubt();
                         return Ok(Some(Doubt { block, error }));
@@ -251,9 +298,14 @@ impl Writer {
     }
 
     /// Which of these rows the table holds.
-    async fn ask(&self, trial: &mut Trial<'_>, rows: &[&PendingRow<'_>]) -> Result<BTreeSet<RowId>, Error> {
+    async fn ask<D: Destination>(
+        &self,
+        trial: &mut Trial<'_, D>,
+        rows: &[&PendingRow<'_>],
+    ) -> Result<BTreeSet<RowId>, Error> {
         // A table that is not there yet is made here, so that the question has an answer.
         drop(self.schema(trial).await?);
+        failpoint!(async "control::question", return Ok(BTreeSet::new()));
         let mut journals: BTreeMap<JournalId, Vec<u64>> = BTreeMap::new();
         for row in rows {
             journals
@@ -262,12 +314,16 @@ impl Writer {
                 .push(row.id.identity.seq);
         }
         let mut held = BTreeSet::new();
-        let partition = trial.job.context.partition;
+        let (partition, tables) = (trial.job.context.partition, Arc::clone(&trial.tables));
         for (journal, mut seqs) in journals {
             seqs.sort_unstable();
             seqs.dedup();
             let answer = loop {
-                match self.warehouse.which(trial.table, journal, partition, &seqs).await {
+                match tables
+                    .destination
+                    .which(trial.table, journal, partition, &seqs)
+                    .await
+                {
                     Ok(answer) => break answer,
                     Err(error) => trial.failed(&error, "a table could not be asked").await?,
                 }

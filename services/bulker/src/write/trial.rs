@@ -1,11 +1,14 @@
 //! How long one table may fail before the others go on without it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_warehouse::{Error as WarehouseError, TableName};
+use millrace_warehouse::{Limits, TableName};
 use tokio::time::Instant;
 
+use super::destination::{Destination, Fault as _, Wanted};
 use super::pause::Pause;
+use super::tables::Tables;
 use super::{Job, Writer};
 use crate::error::Error;
 
@@ -14,31 +17,53 @@ const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// One chunk's attempts at one table.
 ///
-/// A server that does not answer is no failing table: then everybody waits. A table that was given up once is
+/// A server without which nothing goes on, and that does not answer, is no failing table: then everybody waits. A table that was given up once is
 /// given up again at its first failure, and not even tried for a while: nobody waits for it twice.
 #[derive(Debug)]
-pub(super) struct Trial<'a> {
+pub(super) struct Trial<'a, D: Destination> {
     pub(super) job: &'a Job<'a>,
     pub(super) table: &'a TableName,
+    /// The destination that it is on.
+    pub(super) tables: Arc<Tables<D>>,
+    /// The version of its destination's settings; 0 without any.
+    pub(super) settings: u64,
+    /// What these make of the table.
+    layout: Result<D::Layout, String>,
+    /// How many columns it may get.
+    pub(super) limits: Limits,
     writer: &'a Writer,
     pause: Pause,
     failing_since: Option<Instant>,
     schema_doubted: bool,
 }
 
-impl<'a> Trial<'a> {
+impl<'a, D: Destination> Trial<'a, D> {
     /// # Errors
     /// [`Error::TableFailing`] where the table is being left alone.
-    pub(super) fn new(writer: &'a Writer, job: &'a Job<'a>, table: &'a TableName) -> Result<Self, Error> {
+    pub(super) fn new(
+        writer: &'a Writer,
+        job: &'a Job<'a>,
+        table: &'a TableName,
+        tables: Arc<Tables<D>>,
+    ) -> Result<Self, Error> {
         let asked = job.sorted.tables.get(table);
-        let wanted = asked.is_some_and(|asked| !asked.rows.is_empty());
-        let again_at = writer.broken().get(table).copied();
-        if wanted && again_at.is_some_and(|again_at| Instant::now() < again_at) {
+        let is_wanted = asked.is_some_and(|asked| !asked.rows.is_empty());
+        if is_wanted && writer.is_left_alone(table) {
             return Err(Error::TableFailing(table.clone()));
         }
+        let settings = asked.and_then(|asked| asked.destination.as_ref());
+        let Wanted {
+            layout,
+            limits,
+            version,
+        } = D::wanted(settings, writer.limits.columns);
         Ok(Self {
             job,
             table,
+            tables,
+            settings: version,
+            layout,
+            limits,
             writer,
             pause: Pause::new(&writer.limits),
             failing_since: None,
@@ -46,14 +71,23 @@ impl<'a> Trial<'a> {
         })
     }
 
+    /// What the table is to be like.
+    ///
+    /// # Errors
+    /// Its destination's settings cannot be read: until they can, it is not known.
+    pub(super) fn layout(&self) -> Result<&D::Layout, D::Error> {
+        let layout = self.layout.as_ref();
+        layout.map_err(|reason| D::unreadable(self.table, reason))
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors
     /// [`Error::TableFailing`] once it has failed for too long, [`Error::Revoked`].
-    pub(super) async fn failed(&mut self, error: &WarehouseError, what: &'static str) -> Result<(), Error> {
+    pub(super) async fn failed(&mut self, error: &D::Error, what: &'static str) -> Result<(), Error> {
         self.job.claim.trouble(error, what, self.table);
         self.pause.wait(&self.job.claim.revoked).await?;
-        if self.writer.warehouse.ping().await.is_err() {
+        if D::IS_ESSENTIAL && self.tables.destination.ping().await.is_err() {
             self.failing_since = None;
             return Ok(());
         }
@@ -66,10 +100,7 @@ impl<'a> Trial<'a> {
             false => limits.give_up_after,
         };
         if broken || now.duration_since(since) >= patience {
-            let again_at = now + LEFT_ALONE;
-            self.writer.broken().insert(self.table.clone(), again_at);
-            tracing::error!(table = %self.table, "a table is given up: its rows go to the retry topics");
-            return Err(Error::TableFailing(self.table.clone()));
+            return Err(self.writer.leave_alone(self.table));
         }
         Ok(())
     }
@@ -84,5 +115,20 @@ impl<'a> Trial<'a> {
         if self.writer.broken().remove(self.table).is_some() {
             tracing::info!(table = %self.table, "a table that was given up takes rows again");
         }
+    }
+}
+
+impl Writer {
+    /// Whether a table was given up and is not to be tried yet.
+    fn is_left_alone(&self, table: &TableName) -> bool {
+        let again_at = self.broken().get(table).copied();
+        again_at.is_some_and(|again_at| Instant::now() < again_at)
+    }
+
+    /// Gives a table up: the error that says so.
+    pub(super) fn leave_alone(&self, table: &TableName) -> Error {
+        self.broken().insert(table.clone(), Instant::now() + LEFT_ALONE);
+        tracing::error!(%table, "a table is given up: its rows go to the retry topics");
+        Error::TableFailing(table.clone())
     }
 }
