@@ -10,6 +10,7 @@ pub mod config;
 pub mod edge;
 pub mod error;
 pub mod group;
+pub mod notes;
 pub mod offsets;
 pub mod producer;
 pub mod reader;

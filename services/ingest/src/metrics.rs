@@ -1,6 +1,7 @@
 //! What the gateway counts.
 
 use millrace_event::IngestCode;
+use millrace_kafka::notes::Tally;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,8 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) journal_bytes: Gauge,
     pub(crate) journal_records: Gauge,
     pub(crate) journal_syncs: Gauge,
-    pub(crate) usage_sent: Counter,
-    pub(crate) usage_dropped: Counter,
+    pub(crate) usage: Tally,
 }
 
 /// The status of an answer.
@@ -65,8 +65,7 @@ impl Metrics {
             journal_bytes: Gauge::default(),
             journal_records: Gauge::default(),
             journal_syncs: Gauge::default(),
-            usage_sent: Counter::default(),
-            usage_dropped: Counter::default(),
+            usage: Tally::default(),
         };
         let registry = registry.sub_registry_with_prefix("ingest");
         registry.register_with_unit(
@@ -150,12 +149,12 @@ impl Metrics {
         registry.register(
             "usage_sent",
             "Usage events that Kafka has",
-            metrics.usage_sent.clone(),
+            metrics.usage.sent.clone(),
         );
         registry.register(
             "usage_dropped",
             "Usage events lost to a full buffer or to Kafka",
-            metrics.usage_dropped.clone(),
+            metrics.usage.dropped.clone(),
         );
         metrics
     }

@@ -20,7 +20,7 @@ use crate::journal::ship::{self, Shipper};
 use crate::journal::{Accept, Health, Journal, Topic};
 use crate::metrics::Metrics;
 use crate::pipeline::{Acceptance, KafkaFirst, Keys, Pipeline, RateLimits, Types, settle};
-use crate::usage::Usage;
+use crate::usage::usage;
 
 /// How long the start waits for Kafka to say how many partitions there are.
 const PARTITIONS_WAIT: Duration = Duration::from_secs(3);
@@ -98,11 +98,11 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
     let kafka = Connection::new(config.kafka.brokers.join(","), "millrace-ingest");
     let producer = Arc::new(Producer::new(kafka.clone(), config.ship.request_timeout));
     // With connections of its own: its failures must not disturb the events'.
-    let (usage, reporter) = Usage::new(
+    let (usage, reporter) = usage(
         &config.usage,
         Producer::new(kafka, config.ship.request_timeout),
         config.topics.usage.clone(),
-        metrics.clone(),
+        &metrics,
     );
 
     // Work that ends with the process; what must end in order is awaited below.
@@ -175,7 +175,14 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         reader,
         producer,
         topics: config.topics.clone(),
-        config: config.ship.clone(),
+        config: ship::Config {
+            // An answer that waits for Kafka must not wait for company: what comes meanwhile is the next batch.
+            linger: match config.journal.accept {
+                Accept::Journal => config.ship.linger,
+                Accept::Kafka => Duration::ZERO,
+            },
+            ..config.ship.clone()
+        },
         observer: Arc::new(Watched {
             metrics: metrics.clone(),
             kafka: conditions.kafka.clone(),

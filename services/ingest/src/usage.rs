@@ -1,31 +1,20 @@
-//! An event for each request, for whoever bills and plans: to Kafka, beside the events themselves.
-//!
-//! No request waits for it. What the buffer cannot hold is dropped, counted and logged: a lost count is
-//! borne, a slow answer is not. A batch whose fate is unknown is sent again, so readers count a `request_id`
-//! once.
+//! An event for each request, for whoever bills and plans: to Kafka, beside the events themselves. No request waits for
+//! it. It may stand in its topic twice, so readers count a `request_id` once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use millrace_event::Timestamp;
 use millrace_event::header::Headers;
-use millrace_event::{Timestamp, partition};
 use millrace_kafka::Outgoing;
 use millrace_kafka::edge::Producer;
-use millrace_kafka::error::ProduceError;
-use millrace_service::Causes;
+use millrace_kafka::notes::{Gathering, Note, Notes, Reporter, notes};
 use millrace_service::config::Faults;
 use millrace_store::keys::Key;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-
-/// Between attempts, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// `[usage]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,23 +66,21 @@ pub(crate) struct Request {
 }
 
 /// Takes note of requests.
-#[derive(Clone, Debug)]
-pub(crate) struct Usage {
-    sender: mpsc::Sender<Request>,
-    metrics: Metrics,
-}
+pub(crate) type Usage = Notes<Request>;
 
-/// Sends what was noted.
-#[derive(Debug)]
-pub(crate) struct Reporter {
-    receiver: mpsc::Receiver<Request>,
+/// Both ends of the buffer.
+pub(crate) fn usage(
+    config: &Config,
     producer: Producer,
     topic: String,
-    config: Config,
-    metrics: Metrics,
-    partitions: Option<u32>,
-    /// Drops that the log has.
-    told: u64,
+    metrics: &Metrics,
+) -> (Usage, Reporter<Request>) {
+    let gathering = Gathering {
+        buffer: config.buffer,
+        batch: config.batch,
+        interval: config.interval,
+    };
+    notes(gathering, producer, topic, metrics.usage.clone())
 }
 
 #[derive(Serialize)]
@@ -110,35 +97,6 @@ struct Record<'a> {
     response_time_ms: f64,
     timestamp: Timestamp,
     billable: bool,
-}
-
-impl Usage {
-    /// Both ends of the buffer.
-    pub(crate) fn new(
-        config: &Config,
-        producer: Producer,
-        topic: String,
-        metrics: Metrics,
-    ) -> (Self, Reporter) {
-        let (sender, receiver) = mpsc::channel(config.buffer);
-        let reporter = Reporter {
-            receiver,
-            producer,
-            topic,
-            config: config.clone(),
-            metrics: metrics.clone(),
-            partitions: None,
-            told: 0,
-        };
-        (Self { sender, metrics }, reporter)
-    }
-
-    /// Notes a request, or drops it where the buffer is full.
-    pub(crate) fn note(&self, request: Request) {
-        if self.sender.try_send(request).is_err() {
-            self.metrics.usage_dropped.inc();
-        }
-    }
 }
 
 impl Request {
@@ -175,148 +133,29 @@ impl Request {
         serde_json::to_vec(&record).unwrap_or_default()
     }
 
-    fn outgoing(&self, partitions: u32) -> (u32, Outgoing) {
-        let key = self.key.as_deref().map(|key| key.organization.as_str());
-        let spread = key.unwrap_or(&self.request_id).as_bytes();
-        let record = Outgoing {
-            key: key.map(|key| key.as_bytes().to_vec()),
-            value: self.record(),
-            headers: Headers::new(),
-        };
-        (partition::of_key(spread, partitions), record)
+    fn organization(&self) -> Option<&[u8]> {
+        self.key.as_deref().map(|key| key.organization.as_str().as_bytes())
     }
 }
 
-impl Reporter {
-    /// Sends until `end`, and then once more what is left.
-    ///
-    /// # Cancellation
-    /// What was not sent is lost; what was being sent may be.
-    pub(crate) async fn run(mut self, end: CancellationToken) {
-        let mut batch = Vec::with_capacity(self.config.batch);
-        loop {
-            let ending = tokio::select! {
-                biased;
-                ending = self.gather(&mut batch) => ending,
-                () = end.cancelled() => {
-                    self.receiver.close();
-                    while let Ok(request) = self.receiver.try_recv() {
-                        batch.push(request);
-                    }
-                    true
-                }
-            };
-            if !batch.is_empty() {
-                self.send(&batch, &end).await;
-                batch.clear();
-            }
-            self.tell();
-            if ending {
-                return;
-            }
-        }
+impl Note for Request {
+    const MANY: &'static str = "usage events";
+
+    fn spread(&self) -> &[u8] {
+        self.organization().unwrap_or(self.request_id.as_bytes())
     }
 
-    /// Fills the batch; true when nothing will come any more. Loses nothing when dropped: what has come is in
-    /// the batch.
-    async fn gather(&mut self, batch: &mut Vec<Request>) -> bool {
-        let limit = self.config.batch;
-        if self.receiver.recv_many(batch, limit).await == 0 {
-            return true;
-        }
-        let deadline = Instant::now() + self.config.interval;
-        while batch.len() < limit {
-            match timeout_at(deadline, self.receiver.recv_many(batch, limit - batch.len())).await {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        false
-    }
-
-    /// Sends a batch until Kafka has it, or, once the process ends, tries to.
-    async fn send(&mut self, batch: &[Request], end: &CancellationToken) {
-        let mut left: Option<BTreeMap<u32, Vec<Outgoing>>> = None;
-        let mut pause = BACKOFF.0;
-        loop {
-            match self.attempt(batch, &mut left).await {
-                Ok(()) => return,
-                Err(error) if end.is_cancelled() => {
-                    let count = left.map_or(batch.len(), |left| left.values().map(Vec::len).sum());
-                    self.drop_for(count, &error);
-                    return;
-                }
-                Err(error) => tracing::debug!(%error, "usage events are not sent yet"),
-            }
-            tokio::select! {
-                () = end.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(BACKOFF.1);
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        batch: &[Request],
-        left: &mut Option<BTreeMap<u32, Vec<Outgoing>>>,
-    ) -> Result<(), String> {
-        let partitions = match self.partitions {
-            Some(partitions) => partitions,
-            None => {
-                let asked = self.producer.partitions(&self.topic).await;
-                *self
-                    .partitions
-                    .insert(asked.map_err(|error| Causes(&error).to_string())?)
-            }
-        };
-        let left = left.get_or_insert_with(|| {
-            let mut lanes: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
-            for (partition, record) in batch.iter().map(|request| request.outgoing(partitions)) {
-                lanes.entry(partition).or_default().push(record);
-            }
-            lanes
-        });
-        while let Some(entry) = left.first_entry() {
-            let records = entry.get().clone();
-            let count = records.len();
-            match self.producer.produce(&self.topic, *entry.key(), records).await {
-                Ok(()) => {
-                    let count = u64::try_from(count).unwrap_or(u64::MAX);
-                    self.metrics.usage_sent.inc_by(count);
-                }
-                Err(error @ ProduceError::Refused { .. }) => {
-                    self.drop_for(count, &Causes(&error).to_string())
-                }
-                Err(error) => return Err(Causes(&error).to_string()),
-            }
-            left.pop_first();
-        }
-        Ok(())
-    }
-
-    fn drop_for(&self, count: usize, error: &str) {
-        let dropped = u64::try_from(count).unwrap_or(u64::MAX);
-        self.metrics.usage_dropped.inc_by(dropped);
-        tracing::warn!(count, error, "usage events could not be sent");
-    }
-
-    fn tell(&mut self) {
-        let dropped = self.metrics.usage_dropped.get();
-        if dropped > self.told {
-            let count = dropped - self.told;
-            self.told = dropped;
-            tracing::warn!(count, "usage events were dropped");
+    fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            key: self.organization().map(<[u8]>::to_vec),
+            value: self.record(),
+            headers: Headers::new(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use millrace_kafka::Connection;
-    use prometheus_client::registry::Registry;
-
     use super::*;
 
     fn request(status: StatusCode, method: Method) -> Request {
@@ -351,21 +190,5 @@ mod tests {
                 .unwrap()
                 .contains(r#""method":"OTHER""#)
         );
-    }
-
-    #[test]
-    fn what_the_buffer_cannot_hold_is_dropped_and_counted() {
-        let metrics = Metrics::register(&mut Registry::default());
-        let config = Config {
-            buffer: 2,
-            batch: 2,
-            ..Config::default()
-        };
-        let producer = Producer::new(Connection::new("127.0.0.1:1", "test"), Duration::from_secs(1));
-        let (usage, _reporter) = Usage::new(&config, producer, "t".to_owned(), metrics.clone());
-        for _ in 0..5 {
-            usage.note(request(StatusCode::OK, Method::POST));
-        }
-        assert_eq!(metrics.usage_dropped.get(), 3);
     }
 }

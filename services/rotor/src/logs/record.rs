@@ -39,7 +39,7 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Line {
-    pub(super) fn outgoing(&self) -> Outgoing {
+    pub(super) fn record(&self) -> Outgoing {
         let load = self.chain.load();
         let functions = load.functions.as_slice();
         // Where a chain has several and the line does not say which, none is named.
