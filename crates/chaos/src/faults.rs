@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +24,36 @@ const MEMBER: Duration = Duration::from_secs(40);
 /// Longest that a process is watched for the step at which it is to die.
 const STEP: Duration = Duration::from_secs(20);
 
+/// Furthest that a clock steps: copies that were made meanwhile are due that much later.
+const MOST_STEP: Duration = Duration::from_secs(30);
+
+/// The files that say by how much the services' clocks are off.
+#[derive(Clone, Debug)]
+pub struct Clocks(PathBuf);
+
+impl Clocks {
+    /// In a directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The setting that has a service go by its file.
+    pub fn setting(&self, service: &str) -> (&'static str, String) {
+        (failpoint::CLOCK, self.file(service).display().to_string())
+    }
+
+    fn file(&self, service: &str) -> PathBuf {
+        self.0.join(format!("clock-{service}"))
+    }
+
+    fn step(&self, service: &str, milliseconds: i64) -> Result<()> {
+        // Replaced whole, as it is read at any moment.
+        let new = self.0.join("clock.new");
+        std::fs::write(&new, milliseconds.to_string())?;
+        Ok(std::fs::rename(new, self.file(service))?)
+    }
+}
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -38,6 +69,8 @@ pub enum Fault {
     Broker,
     /// ClickHouse killed and started again.
     ClickHouse,
+    /// The wall clock of a service steps by up to half a minute, and some seconds later back.
+    Clock,
     /// For some seconds, every few requests to a server: carried out with the answer swallowed, or cut in the middle.
     Requests(Server),
 }
@@ -52,7 +85,7 @@ pub enum Server {
 }
 
 /// Every kind; a run deals them like a pack of cards, shuffled anew each time it is through.
-pub const ALL: [Fault; 13] = [
+pub const ALL: [Fault; 14] = [
     Fault::Kill("ingest"),
     Fault::Kill("rotor"),
     Fault::Kill("bulker"),
@@ -64,6 +97,7 @@ pub const ALL: [Fault; 13] = [
     Fault::Storm("bulker"),
     Fault::Broker,
     Fault::ClickHouse,
+    Fault::Clock,
     Fault::Requests(Server::Broker),
     Fault::Requests(Server::ClickHouse),
 ];
@@ -77,6 +111,7 @@ impl std::fmt::Display for Fault {
             Self::Storm(service) => write!(f, "{service} members join and leave"),
             Self::Broker => f.write_str("broker killed"),
             Self::ClickHouse => f.write_str("ClickHouse killed"),
+            Self::Clock => f.write_str("a clock stepped, and back"),
             Self::Requests(Server::Broker) => f.write_str("requests to the broker broken"),
             Self::Requests(Server::ClickHouse) => f.write_str("requests to ClickHouse broken"),
         }
@@ -115,6 +150,8 @@ pub struct World {
     pub to_broker: Proxy,
     /// Between all processes and ClickHouse.
     pub to_clickhouse: Proxy,
+    /// Where the clocks of the services are stepped.
+    pub clocks: Clocks,
     /// Chance.
     pub chance: Rng,
     /// What was done so far.
@@ -132,6 +169,7 @@ impl World {
             Fault::Step(service) => self.step(service).await?,
             Fault::Stop(service) => self.stop(service).await?,
             Fault::Storm(service) => self.storm(service).await?,
+            Fault::Clock => self.step_a_clock().await?,
             Fault::Broker => {
                 self.broker.kill().await?;
                 self.tally.killed("broker");
@@ -164,6 +202,14 @@ impl World {
     pub async fn pause(&mut self, least: u64, most: u64) {
         let time = Duration::from_millis(self.chance.u64(least..most));
         tokio::time::sleep(time).await;
+    }
+
+    async fn step_a_clock(&mut self) -> Result<()> {
+        let service = *self.chance.choice(&SERVICES).context("there are services")?;
+        let most = i64::try_from(MOST_STEP.as_millis())?;
+        self.clocks.step(service, self.chance.i64(-most..=most))?;
+        self.pause(1500, 5000).await;
+        self.clocks.step(service, 0)
     }
 
     async fn break_requests(&mut self, proxy: Proxy, least: u64, most: u64) {

@@ -13,6 +13,7 @@ pub mod fate;
 pub mod faults;
 pub mod load;
 pub mod run;
+mod stages;
 pub mod verdict;
 
 pub use run::{Options, Progress, run};

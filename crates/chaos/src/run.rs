@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::fate::{FUNCTION, PLAIN};
-use crate::faults::{ALL, Fault, SESSION, Tally, World};
+use crate::faults::{ALL, Clocks, Fault, SESSION, Tally, World};
 use crate::load::{self, Sent};
+use crate::stages::Stages;
 use crate::verdict::{self, Report};
 
 /// Nothing that is waited for at the beginning or the end takes longer on a machine that works.
@@ -64,10 +65,16 @@ pub async fn run(options: Options, progress: watch::Sender<Progress>) -> Result<
         "MILLRACE__CONSUMER__SESSION_TIMEOUT",
         format!("{}s", SESSION.as_secs()),
     );
+    let clocks = Clocks::in_directory(directory.path());
     let pipeline = Pipeline::start(pipeline::Options {
         kafka: Some(broker.address()),
         clickhouse: Some(url),
-        settings: [("rotor", vec![session.clone()]), ("bulker", vec![session])].into(),
+        settings: [
+            ("ingest", vec![clocks.setting("ingest")]),
+            ("rotor", vec![session.clone(), clocks.setting("rotor")]),
+            ("bulker", vec![session, clocks.setting("bulker")]),
+        ]
+        .into(),
         ..pipeline::Options::default()
     })
     .await?;
@@ -77,6 +84,7 @@ pub async fn run(options: Options, progress: watch::Sender<Progress>) -> Result<
         clickhouse,
         to_broker,
         to_clickhouse,
+        clocks,
         chance: Rng::with_seed(options.seed),
         tally: Tally::default(),
     };
@@ -103,6 +111,7 @@ async fn under_load(
     load::send_plain(&sender, &sent, PLAIN).await?;
     world.pipeline.rows(PLAIN, PATIENCE).await?;
 
+    let stages = Stages::watch(world.clickhouse.url(), world.pipeline.url("bulker").to_owned());
     let (end, ended) = watch::channel(false);
     let loading = tokio::spawn({
         let sent = Arc::clone(&sent);
@@ -141,11 +150,14 @@ async fn under_load(
         progress.doing = "waiting until everything has arrived".into();
     });
     let settled = verdict::settled(&world.pipeline, &sent, PATIENCE).await;
+    let (by_token, by_question) = stages.counted();
     doing("judging".into());
     let mut report = verdict::judge(&world.pipeline, &sent).await?;
     if let Err(error) = settled {
         report.violations.push(format!("{error:#}"));
     }
+    report.by_token = by_token;
+    report.by_question = by_question;
     report.seed = options.seed;
     report.length = length;
     report.tally = world.tally.clone();

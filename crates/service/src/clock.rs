@@ -8,6 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
+#[cfg(all(feature = "failpoints", debug_assertions))]
+pub(crate) mod stepped;
+
 /// Wall time for what is written down, monotonic time for what is measured.
 pub trait Clock: Send + Sync + Debug + 'static {
     /// Wall-clock time. May step in either direction.

@@ -22,13 +22,18 @@ use std::time::Duration;
 /// The variable that arms failpoints.
 pub const VARIABLE: &str = "FAILPOINTS";
 
+/// The variable that names the file with the milliseconds by which a process's wall clock is off.
+pub const CLOCK: &str = "FAILPOINT_CLOCK";
+
 /// Every site, in the order in which an event meets them.
 pub const NAMES: &[&str] = &[
     "ingest::in_recovery",
     "ingest::in_new_segment",
     "ingest::before_settle",
+    "ingest::answer_first",
     "ingest::before_append",
     "ingest::after_write",
+    "ingest::in_sync",
     "ingest::after_sync",
     "ingest::before_mark",
     "ingest::after_ship",
@@ -50,6 +55,9 @@ pub const NAMES: &[&str] = &[
     "bulker::after_giving_up",
     "bulker::before_commit",
     "bulker::after_commit",
+    // Negative controls: what a protection is for must go wrong without it.
+    "control::question",
+    "control::token",
 ];
 
 /// Whether this build has failpoints.
@@ -172,6 +180,12 @@ mod armed {
         Some(action)
     }
 
+    /// A number that nobody else in this process got.
+    pub fn fresh() -> u32 {
+        static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1
+    }
+
     /// A site that is not async; true where it is to fail.
     pub fn hit(name: &'static str) -> bool {
         match taken(name) {
@@ -202,7 +216,7 @@ mod armed {
 pub(crate) use armed::install;
 #[cfg(all(feature = "failpoints", debug_assertions))]
 #[doc(hidden)]
-pub use armed::{hit, reached};
+pub use armed::{fresh, hit, reached};
 
 /// A build without failpoints says that it has none, so that nobody takes a run for a proof.
 #[cfg(not(all(feature = "failpoints", debug_assertions)))]

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::admin::{Admin, Readiness, Server};
 use crate::causes::Causes;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::config::{self, ProcessConfiguration, Sources};
 use crate::metrics::Metrics;
 use crate::processor;
@@ -230,7 +230,10 @@ where
 
     let overdue = shutdown.clone();
     let deadline = shutdown.deadline();
-    let clock = Arc::new(SystemClock);
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    let clock = crate::clock::stepped::of_this_process();
+    #[cfg(not(all(feature = "failpoints", debug_assertions)))]
+    let clock = Arc::new(crate::clock::SystemClock);
     let context = Context {
         config,
         about,

@@ -32,6 +32,10 @@ pub struct Report {
     pub dead: u64,
     /// Records that a topic holds again, by what happened.
     pub twice: BTreeMap<&'static str, u64>,
+    /// Blocks that went out again and that their table ignored for their token; at least so many.
+    pub by_token: u64,
+    /// Rows that a question found in their table, and that were not sent again; at least so many.
+    pub by_question: u64,
     /// What must not be.
     pub violations: Vec<String>,
     /// Where the logs were left; only where something must not be.
@@ -73,6 +77,8 @@ impl Report {
             "retried": self.retried,
             "dead_letters": self.dead,
             "twice": self.twice,
+            "blocks_ignored_for_their_token": self.by_token,
+            "rows_found_by_the_question": self.by_question,
             "violations": self.violations,
             "logs": self.logs,
         })
@@ -81,7 +87,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |what: &str, count: u64| writeln!(f, "  {what:<48} {count:>9}");
+        let mut line = |what: &str, count: u64| writeln!(f, "  {what:<55} {count:>9}");
         let total = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
         line("faults", total(&self.tally.faults))?;
         for (fault, count) in &self.tally.faults {
@@ -95,14 +101,19 @@ impl fmt::Display for Report {
         line("requests broken on their way", self.tally.requests)?;
         line("accepted", self.accepted)?;
         line("  sent again by clients", self.sent_again)?;
-        line("  of these known to ingest, and removed there", self.known)?;
         line("stored, once and unaltered", self.stored)?;
         line("dropped by the function", self.dropped)?;
         line("dead letters", self.dead)?;
         line("went round through a retry topic", self.retried)?;
+        line("duplicates: known to ingest, removed there", self.known)?;
         for (what, count) in &self.twice {
-            line(what, *count)?;
+            line(&format!("duplicates: {what}"), *count)?;
         }
+        line(
+            "duplicates: blocks ignored by their table, by token",
+            self.by_token,
+        )?;
+        line("duplicates: rows that a question found there", self.by_question)?;
         line(
             "violations",
             u64::try_from(self.violations.len()).unwrap_or(u64::MAX),
