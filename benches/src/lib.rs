@@ -155,6 +155,7 @@ pub fn row(seq: u64, event: &RawValue) -> Row<'_> {
         received_at: Timestamp::clamped_from_millis(1_795_233_600_120),
         sent_at: Some(Timestamp::clamped_from_millis(1_795_233_600_100)),
         source: "src_4d7x1z5r8w3b",
+        workspace: "",
         message_id: "gateway-id",
         event,
     }

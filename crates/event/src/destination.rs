@@ -158,14 +158,18 @@ fn value<T: serde::de::DeserializeOwned>(
     value: &Value,
     allowed: &str,
 ) -> Result<Option<T>, InvalidSetting> {
-    serde_json::from_value(value.clone()).map_err(|_| InvalidSetting::new(name, format!("is {allowed}, not {value}")))
+    serde_json::from_value(value.clone())
+        .map_err(|_| InvalidSetting::new(name, format!("is {allowed}, not {value}")))
 }
 
 fn unknown(kind: Kind, name: &str, names: &[&str]) -> InvalidSetting {
     let known = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
     InvalidSetting::new(
         name,
-        format!("is no setting of a {kind} destination; these are: {}", known.join(", ")),
+        format!(
+            "is no setting of a {kind} destination; these are: {}",
+            known.join(", ")
+        ),
     )
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use deadpool_postgres::Transaction;
 pub use millrace_event::destination::{
-    ClickHouse, Codec, Compression, InvalidSetting, Kind, Postgres as PostgresSettings, SealedUrl, Settings, TableLayout, Ttl,
+    ClickHouse, Codec, Compression, InvalidSetting, Kind, Postgres as PostgresSettings, SealedUrl, Settings,
+    TableLayout, Ttl,
 };
 use serde_json::{Map, Value};
 use tokio_postgres::types::Json;
@@ -64,7 +65,8 @@ pub struct Destinations {
     postgres: Postgres,
 }
 
-const COLUMNS: &str = "id AS destination, name AS destination_name, workspace, kind, database, \"table\", settings,
+const COLUMNS: &str =
+    "id AS destination, name AS destination_name, workspace, kind, database, \"table\", settings,
     version AS destination_version";
 
 impl Destinations {
@@ -110,13 +112,18 @@ impl Destinations {
     ///
     /// # Cancellation
     /// All of it is made or nothing.
-    pub async fn create(&self, workspace: &WorkspaceId, new: &NewDestination) -> Result<(Configured, bool), Error> {
+    pub async fn create(
+        &self,
+        workspace: &WorkspaceId,
+        new: &NewDestination,
+    ) -> Result<(Configured, bool), Error> {
         new.settings.check()?;
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
                 let transaction = client.transaction().await?;
-                let insert = "INSERT INTO destinations (id, workspace, name, kind, database, \"table\", settings)
+                let insert =
+                    "INSERT INTO destinations (id, workspace, name, kind, database, \"table\", settings)
                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (workspace, name) DO NOTHING";
                 let id = DestinationId::mint()?;
                 let made = transaction
@@ -139,9 +146,13 @@ impl Destinations {
                     for row in transaction.query(sources, &[&workspace.as_str()]).await? {
                         let chain = ChainId::mint()?;
                         let source: String = row.field("id")?;
-                        let insert = "INSERT INTO chains (id, workspace, source, destination) VALUES ($1, $2, $3, $4)";
+                        let insert =
+                            "INSERT INTO chains (id, workspace, source, destination) VALUES ($1, $2, $3, $4)";
                         transaction
-                            .execute(insert, &[&chain.as_str(), &workspace.as_str(), &source, &id.as_str()])
+                            .execute(
+                                insert,
+                                &[&chain.as_str(), &workspace.as_str(), &source, &id.as_str()],
+                            )
                             .await?;
                     }
                 }
@@ -186,7 +197,9 @@ impl Destinations {
                 }
                 let id = before.destination.id.as_str();
                 let update = "UPDATE destinations SET settings = $2 WHERE id = $1";
-                transaction.execute(update, &[&id, &Json(settings.to_json())]).await?;
+                transaction
+                    .execute(update, &[&id, &Json(settings.to_json())])
+                    .await?;
                 let after = named(&transaction, workspace, id, "").await?;
                 if !dry_run {
                     transaction.commit().await?;
@@ -219,7 +232,10 @@ impl Destinations {
                 for row in transaction.query(&query, &[]).await? {
                     destinations.insert(row.parsed("destination")?, read(&row)?.map(Arc::new));
                 }
-                Ok(Some(Everything { version, destinations }))
+                Ok(Some(Everything {
+                    version,
+                    destinations,
+                }))
             })
             .await
     }

@@ -53,6 +53,8 @@ pub struct Row<'a> {
     pub sent_at: Option<Timestamp>,
     /// The source that the write key belongs to.
     pub source: &'a str,
+    /// The workspace that this belongs to; in shared tables a column of its own.
+    pub workspace: &'a str,
     /// The message id that the gateway knows the event by; for rows whose event does not say.
     pub message_id: &'a str,
     /// The event, a JSON object.
@@ -139,6 +141,8 @@ struct Core {
     ingested_at: usize,
     source: usize,
     extra: usize,
+    /// In shared tables alone.
+    workspace: Option<usize>,
     identity: [usize; 4],
 }
 
@@ -162,6 +166,7 @@ impl Core {
             ingested_at: schema.position("ingested_at")?,
             source: schema.position("source")?,
             extra: schema.position("extra")?,
+            workspace: schema.position(layout::WORKSPACE),
             identity,
         })
     }

@@ -163,6 +163,9 @@ pub enum UnfitReason {
     /// There is no such table.
     #[error("it does not exist")]
     Missing,
+    /// A column cannot be moved to another type.
+    #[error("a column cannot be of another type: {0}")]
+    Retype(String),
     /// A workspace's view of a shared table would have its name.
     #[error("a view of a shared table was to have its name, and it is a {0}")]
     NotAView(String),

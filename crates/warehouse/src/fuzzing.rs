@@ -134,6 +134,7 @@ fn pushed(schema: &Arc<Schema>, limits: Limits, events: &[Box<RawValue>]) -> (Ba
             received_at: at(i64::from(seq % 5 == 4) * 2_678_400_000),
             sent_at: (seq % 2 == 0).then(|| at(-1)),
             source: "src",
+            workspace: "",
             message_id: "gateway-id",
             event,
         };

@@ -179,7 +179,9 @@ impl Layout {
     pub(crate) fn codec<'a>(&'a self, type_name: &str, default: &'a str) -> &'a str {
         let chosen = match ColumnType::parse(type_name) {
             ColumnType::Plain(Scalar::String) | ColumnType::Array(_) => &self.codecs.text,
-            ColumnType::Plain(Scalar::DateTime64) | ColumnType::Nullable(Scalar::DateTime64) => &self.codecs.time,
+            ColumnType::Plain(Scalar::DateTime64) | ColumnType::Nullable(Scalar::DateTime64) => {
+                &self.codecs.time
+            }
             ColumnType::Plain(_) | ColumnType::Nullable(_) => &self.codecs.number,
             ColumnType::LowCardinality | ColumnType::LowCardinalityNullable | ColumnType::Other => &None,
         };
@@ -263,10 +265,14 @@ pub fn follow(table: &TableName, layout: &Layout, schema: &Schema, found: &str) 
         Some(Ttl::Never(_)) => {}
         Some(Ttl::Days(days)) => {
             let as_shown = format!("TTL {TTL_FROM} + toIntervalDay({days})");
-            let behind = found.split_once(&as_shown).map(|(_, behind)| behind.chars().next());
+            let behind = found
+                .split_once(&as_shown)
+                .map(|(_, behind)| behind.chars().next());
             // Whatever stands behind it makes it another one, but for the settings.
             if !behind.is_some_and(|next| next.is_none_or(|next| next == ' ')) {
-                statements.push(format!("{alter} MODIFY TTL {TTL_FROM} + INTERVAL {days} DAY DELETE"));
+                statements.push(format!(
+                    "{alter} MODIFY TTL {TTL_FROM} + INTERVAL {days} DAY DELETE"
+                ));
             }
         }
     }
@@ -415,7 +421,14 @@ pub(crate) fn window_of(engine: &str, engine_full: &str) -> u64 {
         .map_or("", |(_, settings)| settings);
     settings
         .split(", ")
-        .find_map(|entry| entry.strip_prefix(setting)?.strip_prefix(" = ")?.trim_matches('\'').parse().ok())
+        .find_map(|entry| {
+            entry
+                .strip_prefix(setting)?
+                .strip_prefix(" = ")?
+                .trim_matches('\'')
+                .parse()
+                .ok()
+        })
         .unwrap_or(0)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: the event table as DDL, and the check that refuses a table which would break exactly-once;
 //! - [`counts`]: live counts beside it, by the minute;
+//! - [`retype`]: a column moves to another type while events go on;
 //! - [`share`]: what a workspace sees of a table that it shares with others;
 //! - [`batch`]: events become columns, straight from their JSON text, without a tree in between;
 //! - [`native`]: columns become one Native block;
@@ -35,6 +36,7 @@ pub mod outcomes;
 pub mod question;
 mod rehearsal;
 pub mod replays;
+pub mod retype;
 pub mod sample;
 pub mod schema;
 pub mod share;
@@ -50,4 +52,5 @@ pub use insert::{Insert, Outcome};
 pub use layout::{Codecs, Layout};
 pub use line::Line;
 pub use name::{Database, TableName};
+pub use retype::Retype;
 pub use schema::{ColumnSpec, Dialect, Schema};

@@ -86,7 +86,8 @@ impl Warehouse {
     /// # Cancellation
     /// A migration may be applied in part; calling again runs it from its start.
     pub async fn migrate_up(&self, database: &Database) -> Result<Vec<Status>, Error> {
-        self.execute(&layout::create_database(database, &Layout::default())).await?;
+        self.execute(&layout::create_database(database, &Layout::default()))
+            .await?;
         self.execute(&create_records(database)).await?;
         let recorded = self.records(database).await?;
         check(&recorded)?;
@@ -116,7 +117,8 @@ impl Warehouse {
     /// # Cancellation
     /// As [`Self::migrate_up`].
     pub async fn migrate_down(&self, database: &Database) -> Result<Option<Status>, Error> {
-        self.execute(&layout::create_database(database, &Layout::default())).await?;
+        self.execute(&layout::create_database(database, &Layout::default()))
+            .await?;
         self.execute(&create_records(database)).await?;
         let recorded = self.records(database).await?;
         check(&recorded)?;

@@ -71,7 +71,12 @@ impl Warehouse {
     ///
     /// # Cancellation
     /// Some of it may be made; calling again is safe.
-    pub async fn create_share(&self, table: &TableName, view: &TableName, workspace: &str) -> Result<(), Error> {
+    pub async fn create_share(
+        &self,
+        table: &TableName,
+        view: &TableName,
+        workspace: &str,
+    ) -> Result<(), Error> {
         let database = view.database().quoted();
         self.execute(&format!("CREATE DATABASE IF NOT EXISTS {database}"))
             .await?;
@@ -136,7 +141,12 @@ impl Warehouse {
         }
     }
 
-    async fn create_policies(&self, table: &TableName, view: &TableName, workspace: &str) -> Result<(), Error> {
+    async fn create_policies(
+        &self,
+        table: &TableName,
+        view: &TableName,
+        workspace: &str,
+    ) -> Result<(), Error> {
         let statements = policies(table, view, workspace);
         for statement in &statements {
             match self.execute(statement).await {

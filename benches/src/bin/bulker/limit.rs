@@ -106,6 +106,7 @@ async fn insert(
             received_at: Timestamp::clamped_from_millis(record.timestamp_ms),
             sent_at: None,
             source: "src_bench",
+            workspace: "",
             message_id: "",
             event,
         });

@@ -165,12 +165,17 @@ impl ClickHouse {
             "codec_text" => {
                 let codec: Option<Codec> = value(name, given, "a codec such as `ZSTD(3)` or `LZ4`")?;
                 if codec.as_ref().is_some_and(Codec::is_of_numbers) {
-                    return Err(InvalidSetting::new(name, format!("is a codec that takes text, not {given}")));
+                    return Err(InvalidSetting::new(
+                        name,
+                        format!("is a codec that takes text, not {given}"),
+                    ));
                 }
                 self.codec_text = codec;
             }
             "codec_time" => self.codec_time = value(name, given, "a codec such as `Delta, ZSTD(1)`")?,
-            "codec_number" => self.codec_number = value(name, given, "a codec such as `Gorilla, ZSTD(1)` or `LZ4`")?,
+            "codec_number" => {
+                self.codec_number = value(name, given, "a codec such as `Gorilla, ZSTD(1)` or `LZ4`")?
+            }
             "cluster" => self.cluster = value(name, given, "the name of a cluster")?,
             _ => return Err(unknown(Kind::ClickHouse, name, &NAMES)),
         }

@@ -33,18 +33,22 @@ impl FromStr for Codec {
     fn from_str(text: &str) -> Result<Self, InvalidCodec> {
         let parts: Vec<&str> = text.split(',').map(str::trim).collect();
         let general = |part: &str| {
-            GENERAL.iter().any(|(name, highest)| match part.strip_prefix(name) {
-                Some("") => true,
-                Some(level) => level
-                    .strip_prefix('(')
-                    .and_then(|level| level.strip_suffix(')')?.parse::<u8>().ok())
-                    .is_some_and(|level| (1..=*highest).contains(&level)),
-                None => false,
-            })
+            GENERAL
+                .iter()
+                .any(|(name, highest)| match part.strip_prefix(name) {
+                    Some("") => true,
+                    Some(level) => level
+                        .strip_prefix('(')
+                        .and_then(|level| level.strip_suffix(')')?.parse::<u8>().ok())
+                        .is_some_and(|level| (1..=*highest).contains(&level)),
+                    None => false,
+                })
         };
         match parts.as_slice() {
             [one] if general(one) => Ok(Self((*one).to_owned())),
-            [first, second] if OF_NUMBERS.contains(first) && general(second) => Ok(Self(format!("{first}, {second}"))),
+            [first, second] if OF_NUMBERS.contains(first) && general(second) => {
+                Ok(Self(format!("{first}, {second}")))
+            }
             _ => Err(InvalidCodec),
         }
     }

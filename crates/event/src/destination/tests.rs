@@ -27,17 +27,35 @@ fn what_is_set_is_stored_and_nothing_else() {
 #[test]
 fn what_cannot_be_is_refused_with_what_would_be_right() {
     for (object, said) in [
-        (json!({"ttl": 1}), "`ttl` is no setting of a clickhouse destination; these are: `ttl_days`,"),
-        (json!({"ttl_days": 0}), "`ttl_days` is a number of days from 1 to 65535, or `never`, not 0"),
+        (
+            json!({"ttl": 1}),
+            "`ttl` is no setting of a clickhouse destination; these are: `ttl_days`,",
+        ),
+        (
+            json!({"ttl_days": 0}),
+            "`ttl_days` is a number of days from 1 to 65535, or `never`, not 0",
+        ),
         (json!({"ttl_days": "for ever"}), "not \"for ever\""),
-        (json!({"columns": 5001}), "`columns` is a number of columns up to 5000, not 5001"),
+        (
+            json!({"columns": 5001}),
+            "`columns` is a number of columns up to 5000, not 5001",
+        ),
         (json!({"extra_json": "yes"}), "`extra_json` is `true` or `false`"),
         (json!({"layout": "mine"}), "`layout` is `own` or `shared`"),
         (json!({"compression": "gzip"}), "`compression` is `lz4` or `zstd`"),
-        (json!({"codec_text": "Delta, ZSTD(1)"}), "`codec_text` is a codec that takes text"),
-        (json!({"codec_time": "ZSTD(1)) TTL now("}), "`codec_time` is a codec such as"),
+        (
+            json!({"codec_text": "Delta, ZSTD(1)"}),
+            "`codec_text` is a codec that takes text",
+        ),
+        (
+            json!({"codec_time": "ZSTD(1)) TTL now("}),
+            "`codec_time` is a codec such as",
+        ),
         (json!({"cluster": "a'b"}), "`cluster` is the name of a cluster"),
-        (json!({"layout": "shared", "ttl_days": 1}), "`ttl_days` is of a table of one's own"),
+        (
+            json!({"layout": "shared", "ttl_days": 1}),
+            "`ttl_days` is of a table of one's own",
+        ),
     ] {
         let refused = read(object.clone()).expect_err("refused");
         assert!(refused.contains(said), "{object}: {refused}");
@@ -53,10 +71,28 @@ fn null_unsets() {
 
 #[test]
 fn a_codec_is_one_that_is_known() {
-    for text in ["NONE", "LZ4", "LZ4HC(12)", "ZSTD", "ZSTD(22)", "Delta, ZSTD(1)", "Delta,LZ4"] {
+    for text in [
+        "NONE",
+        "LZ4",
+        "LZ4HC(12)",
+        "ZSTD",
+        "ZSTD(22)",
+        "Delta, ZSTD(1)",
+        "Delta,LZ4",
+    ] {
         assert!(text.parse::<Codec>().is_ok(), "{text}");
     }
-    for text in ["", "ZSTD(0)", "ZSTD(23)", "LZ4(1)", "ZSTD(1), Delta", "Delta", "AES_128_GCM_SIV", "ZSTD(1", "ZSTD 1"] {
+    for text in [
+        "",
+        "ZSTD(0)",
+        "ZSTD(23)",
+        "LZ4(1)",
+        "ZSTD(1), Delta",
+        "Delta",
+        "AES_128_GCM_SIV",
+        "ZSTD(1",
+        "ZSTD 1",
+    ] {
         assert!(text.parse::<Codec>().is_err(), "{text}");
     }
 }

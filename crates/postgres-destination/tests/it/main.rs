@@ -119,6 +119,7 @@ fn row(seq: u64, event: &RawValue) -> Row<'_> {
         sent_at: None,
         source: "src_test",
         workspace: "ws_test",
+        workspace: "ws_test",
         message_id: "m",
         event,
     }

@@ -51,13 +51,18 @@ struct Picture {
 
 impl Picture {
     fn of(everything: Everything) -> Self {
-        let Everything { version, destinations } = everything;
+        let Everything {
+            version,
+            destinations,
+        } = everything;
         let tables = destinations.values().flatten();
-        let by_table = tables.filter(|one| one.settings.kind() == Kind::ClickHouse).map(|one| {
-            let destination = &one.destination;
-            let table = (destination.database.clone(), destination.table.clone());
-            (table, destination.id.clone())
-        });
+        let by_table = tables
+            .filter(|one| one.settings.kind() == Kind::ClickHouse)
+            .map(|one| {
+                let destination = &one.destination;
+                let table = (destination.database.clone(), destination.table.clone());
+                (table, destination.id.clone())
+            });
         Self {
             version,
             by_table: by_table.collect(),

@@ -229,7 +229,9 @@ impl<'b, 'a> Staging<'b, 'a> {
             // Only one kind of server is worth the second look at the text.
             let dialect = self.dialect();
             let taken = dialect == Dialect::ClickHouse
-                || value.as_str().is_some_and(|string| dialect.takes_text(&string.text));
+                || value
+                    .as_str()
+                    .is_some_and(|string| dialect.takes_text(&string.text));
             if !taken {
                 return self.fail(column, RowErrorKind::NulCharacter);
             }
@@ -327,6 +329,9 @@ impl<'b, 'a> Staging<'b, 'a> {
         self.put(core.received_at, time(row.received_at));
         self.put(core.ingested_at, Cell::Bits(self.batch.ingested_at.bits()));
         self.put(core.source, Cell::Text(Cow::Borrowed(row.source)));
+        if let Some(position) = core.workspace {
+            self.put(position, Cell::Text(Cow::Borrowed(row.workspace)));
+        }
         let identity = row.id.identity;
         let parts = [
             identity.journal.0,
@@ -394,7 +399,11 @@ impl<'b, 'a> Staging<'b, 'a> {
 
     /// Whether the table may get another column.
     fn has_room(&self) -> bool {
-        let own = layout::CORE.len() + layout::IDENTITY.len();
+        let options = [layout::WORKSPACE, layout::EXTRA_JSON];
+        let options = options
+            .iter()
+            .filter(|name| self.batch.schema.position(name).is_some());
+        let own = layout::CORE.len() + layout::IDENTITY.len() + options.count();
         let others = self.batch.schema.columns().len().saturating_sub(own) + self.batch.added.len();
         others < self.batch.limits.columns
     }

@@ -34,6 +34,7 @@ fn row(seq: u64, event: &RawValue) -> Row<'_> {
         received_at: "2026-11-21T04:00:00Z".parse().expect("a date-time"),
         sent_at: None,
         source: "src",
+        workspace: "ws_test",
         message_id: "gateway-id",
         event,
     }

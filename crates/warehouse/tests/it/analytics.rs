@@ -26,6 +26,7 @@ async fn open_the_shop(place: &Place) {
             received_at: *at,
             sent_at: None,
             source: "shop",
+            workspace: "ws_test",
             message_id,
             event,
         })

@@ -14,3 +14,5 @@ mod model;
 mod native;
 mod place;
 mod question;
+mod retype;
+mod settings;

@@ -191,6 +191,7 @@ pub(crate) fn row(seq: u64, event: &RawValue) -> Row<'_> {
         received_at: at("2026-11-21T04:00:01Z"),
         sent_at: None,
         source: "src",
+        workspace: "ws_test",
         message_id: "from-the-gateway",
         event,
     }

@@ -37,7 +37,10 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
                 &rows,
             )
         }
-        Destination::Show { workspace, destination } => {
+        Destination::Show {
+            workspace,
+            destination,
+        } => {
             let workspace = workspaces.find(&workspace).await?.id;
             let one = destinations.find(&workspace, &destination).await?;
             let mut shown = object(&one);
@@ -51,7 +54,10 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
                 one.destination.table,
                 said(&one.settings)
             );
-            Answer::new(shown, format!("{line}{}", lines("\nits table is not so yet:", &statements)))
+            Answer::new(
+                shown,
+                format!("{line}{}", lines("\nits table is not so yet:", &statements)),
+            )
         }
         Destination::Create {
             workspace,
@@ -65,7 +71,13 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             let settings = new_settings(kind, &settings.settings)?;
             let database = match database {
                 Some(database) => database,
-                None => destinations.find(&workspace, "default").await?.destination.database,
+                None => {
+                    destinations
+                        .find(&workspace, "default")
+                        .await?
+                        .destination
+                        .database
+                }
             };
             // Names are judged before anything is made.
             table_name(&database, &table)?;
@@ -97,7 +109,9 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            let (before, after) = destinations.set(&workspace, &destination, &changes, dry_run).await?;
+            let (before, after) = destinations
+                .set(&workspace, &destination, &changes, dry_run)
+                .await?;
             let statements = pending(&after, parts).await?;
             if !dry_run {
                 parts.tell_configured().await;
@@ -107,7 +121,10 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
                 "destination": after.destination.id, "dry_run": dry_run, "before": before.settings,
                 "after": after.settings, "statements": statements,
             });
-            let (name, is) = (&after.destination.name, if dry_run { "would have" } else { "has" });
+            let (name, is) = (
+                &after.destination.name,
+                if dry_run { "would have" } else { "has" },
+            );
             Answer::new(
                 shown,
                 format!(
@@ -141,7 +158,9 @@ pub(super) async fn ensure(one: &Configured, parts: &Parts) -> Result<()> {
     let made = async {
         warehouse.create_table(&table, &Layout::from(settings)).await?;
         if settings.layout() == TableLayout::Shared {
-            warehouse.create_share(&table, &named, one.workspace.as_str()).await?;
+            warehouse
+                .create_share(&table, &named, one.workspace.as_str())
+                .await?;
         }
         Ok::<_, millrace_warehouse::Error>(())
     };
@@ -159,9 +178,12 @@ async fn pending(one: &Configured, parts: &Parts) -> Result<Vec<String>> {
 }
 
 /// A destination's table as it is named, and the one that its rows are in.
-fn tables(one: &Configured, parts: &Parts) -> Result<(TableName, TableName)> {
+pub(super) fn tables(one: &Configured, parts: &Parts) -> Result<(TableName, TableName)> {
     let named = table_name(&one.destination.database, &one.destination.table)?;
-    let is_shared = one.settings.clickhouse().is_some_and(|settings| settings.layout() == TableLayout::Shared);
+    let is_shared = one
+        .settings
+        .clickhouse()
+        .is_some_and(|settings| settings.layout() == TableLayout::Shared);
     if !is_shared {
         return Ok((named.clone(), named));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use millrace_event::{Identity, JournalId, Timestamp};
 use millrace_ledger::Token;
-use millrace_store::Workspaces;
+use millrace_store::{Destinations, Workspaces};
 use millrace_warehouse::sample::Shop;
 use millrace_warehouse::{Insert, Layout, Limits, Outcome, Row, RowId, Schema, TableName, Warehouse};
 use serde_json::json;
@@ -40,6 +40,8 @@ struct Mill {
     table: TableName,
     schema: Arc<Schema>,
     source: String,
+    workspace: String,
+    layout: Layout,
     journal: JournalId,
     now: Timestamp,
     made: u64,
@@ -48,9 +50,15 @@ struct Mill {
 pub(super) async fn run(arguments: &Generate, parts: &Parts) -> Result<Answer> {
     let workspaces = Workspaces::new(parts.postgres()?);
     let workspace = workspaces.find(&arguments.workspace).await?;
-    let destination = workspaces.destination(&workspace.id, "default").await?;
+    let destination = Destinations::new(parts.postgres()?)
+        .find(&workspace.id, "default")
+        .await?;
     let source = workspaces.source(&workspace.id, "default").await?;
-    let table: TableName = format!("{}.{}", destination.database, destination.table).parse()?;
+    let Some(settings) = destination.settings.clickhouse() else {
+        bail!("the destination `default` is no table in ClickHouse");
+    };
+    let layout = Layout::from(settings);
+    let (_, table) = super::destination::tables(&destination, parts)?;
     let now = parts.now();
     let days = i64::from(arguments.days);
     let from = arguments
@@ -65,13 +73,16 @@ pub(super) async fn run(arguments: &Generate, parts: &Parts) -> Result<Answer> {
         return answer(&table, &shop, None, arguments);
     }
     let warehouse = parts.warehouse();
-    let schema = warehouse.create_table(&table, &Layout::default()).await?;
+    super::destination::ensure(&destination, parts).await?;
+    let schema = warehouse.create_table(&table, &layout).await?;
     let incarnation = format!("{} {} {days}", arguments.seed, shop.from);
     let mut mill = Mill {
         warehouse,
         table: table.clone(),
         schema: Arc::new(schema),
+        layout,
         source: source.id.as_str().to_owned(),
+        workspace: workspace.id.as_str().to_owned(),
         journal: JournalId::of_topic("millctl generate", &incarnation),
         now,
         made: 0,
@@ -132,6 +143,7 @@ impl Mill {
                 received_at: made.at,
                 sent_at: None,
                 source: &self.source,
+                workspace: &self.workspace,
                 message_id: &made.message_id,
                 event: &made.event,
             })
@@ -139,7 +151,14 @@ impl Mill {
         let schema = Arc::clone(&self.schema);
         let encoded = self
             .warehouse
-            .encode(&self.table, schema, Limits::default(), self.now, &rows)
+            .encode_as(
+                &self.table,
+                &self.layout,
+                schema,
+                Limits::default(),
+                self.now,
+                &rows,
+            )
             .await?;
         if let Some((_, error)) = encoded.refused.first() {
             bail!(
