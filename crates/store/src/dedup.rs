@@ -12,6 +12,7 @@
 //! keys of a workspace share one slot of a cluster. Calls that are ready at the same moment share a script, which
 //! has up to [`CHUNK`] ids.
 
+mod fingerprints;
 mod group;
 mod settlement;
 
@@ -19,11 +20,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fred::prelude::{KeysInterface, SetsInterface};
 use millrace_event::JournalId;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::id::random_text;
@@ -32,6 +30,7 @@ use crate::redis::script::Script;
 use crate::redis::{Redis, key};
 use crate::{Error, Part, WorkspaceId};
 
+use fingerprints::Fingerprints;
 use group::{Answer, Question, Step};
 pub use settlement::{Settled, Settlement};
 
@@ -134,24 +133,29 @@ impl Dedup {
         workspace: &WorkspaceId,
         message_ids: &[impl AsRef<str>],
     ) -> Result<Vec<Reservation>, Error> {
+        if message_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.register(workspace).await?;
+        if let [_] = message_ids {
+            return self
+                .ask(workspace, Step::Reserve, message_ids.iter().collect())
+                .await;
+        }
         let mut answers = vec![Reservation::Repeated; message_ids.len()];
         let mut first = HashSet::with_capacity(message_ids.len());
         let mut places = Vec::with_capacity(message_ids.len());
-        let mut fingerprints = Vec::with_capacity(message_ids.len());
+        let mut fingerprints = Fingerprints::with_capacity(message_ids.len());
         for (place, id) in message_ids.iter().enumerate() {
             if first.insert(id.as_ref()) {
                 places.push(place);
-                fingerprints.push(fingerprint(id.as_ref()));
+                fingerprints.push(id.as_ref());
             }
         }
-        if places.is_empty() {
-            return Ok(answers);
-        }
-        self.register(workspace).await?;
         let known = self.ask(workspace, Step::Reserve, fingerprints).await?;
-        for (place, known) in places.iter().zip(&known) {
+        for (place, known) in places.iter().zip(known) {
             if let Some(answer) = answers.get_mut(*place) {
-                *answer = self.reservation(known)?;
+                *answer = known;
             }
         }
         Ok(answers)
@@ -195,7 +199,7 @@ impl Dedup {
         step: Step,
         message_ids: &[impl AsRef<str>],
     ) -> Result<(), Error> {
-        let fingerprints: Vec<_> = message_ids.iter().map(|id| fingerprint(id.as_ref())).collect();
+        let fingerprints: Fingerprints = message_ids.iter().collect();
         match fingerprints.is_empty() {
             true => Ok(()),
             false => self.ask(workspace, step, fingerprints).await.map(drop),
@@ -203,7 +207,7 @@ impl Dedup {
     }
 
     /// Asks together with whoever else asks at this moment.
-    async fn ask(&self, workspace: &WorkspaceId, step: Step, fingerprints: Vec<String>) -> Answer {
+    async fn ask(&self, workspace: &WorkspaceId, step: Step, fingerprints: Fingerprints) -> Answer {
         let question = Question {
             workspace: workspace.clone(),
             step,
@@ -259,27 +263,31 @@ impl Dedup {
         Ok(())
     }
 
-    /// Runs a script over the pendings of `run` and the keys of `fingerprints`, which also end its arguments.
+    /// Runs a script over the pendings of `run` and the keys of `fingerprints`: behind `arguments` come the prefix of
+    /// the keys and the fingerprints, in one argument.
+    async fn run_packed<T: fred::prelude::FromValue>(
+        &self,
+        script: &Script,
+        workspace: &WorkspaceId,
+        run: &str,
+        mut arguments: Vec<String>,
+        fingerprints: &Fingerprints,
+    ) -> Result<T, Error> {
+        arguments.push(key::message(self.redis.prefix(), workspace));
+        arguments.push(fingerprints.text().to_owned());
+        self.run_script(script, workspace, run, arguments).await
+    }
+
+    /// Runs a script over the pendings of `run`.
     async fn run_script<T: fred::prelude::FromValue>(
         &self,
         script: &Script,
         workspace: &WorkspaceId,
         run: &str,
-        first: Vec<String>,
-        fingerprints: &[String],
+        arguments: Vec<String>,
     ) -> Result<T, Error> {
-        let prefix = key::message(self.redis.prefix(), workspace);
         let pending = key::pending(self.redis.prefix(), workspace, &self.owner(run));
-        let call = || {
-            let mut keys = Vec::with_capacity(fingerprints.len() + 1);
-            keys.push(pending.clone());
-            keys.extend(
-                fingerprints
-                    .iter()
-                    .map(|fingerprint| [&prefix, fingerprint.as_str()].concat()),
-            );
-            (keys, first.iter().chain(fingerprints).cloned().collect())
-        };
+        let call = || (vec![pending.clone()], arguments.clone());
         script.run(&self.redis, call).await
     }
 
@@ -288,24 +296,31 @@ impl Dedup {
         format!("p{}{run}", self.journal)
     }
 
-    fn reservation(&self, known: &str) -> Result<Reservation, Error> {
-        let corrupt = Error::Corrupt {
+    /// What a script says of each id: a letter for each, and then the owner of each that is pending.
+    fn reservations(&self, answer: &[String]) -> Result<Vec<Reservation>, Error> {
+        let corrupt = || Error::Corrupt {
             part: Part::Redis,
             what: "the state of a message id",
         };
-        match known {
-            "" => Ok(Reservation::Reserved),
-            "d" => Ok(Reservation::Done),
-            pending => {
-                let journal = pending.strip_prefix('p').and_then(|owner| owner.get(..16));
-                let journal: JournalId = journal.and_then(|text| text.parse().ok()).ok_or(corrupt)?;
-                if journal == self.journal {
-                    Ok(Reservation::PendingOwn)
-                } else {
-                    Ok(Reservation::PendingOther(journal))
+        let (letters, owners) = answer.split_first().ok_or_else(corrupt)?;
+        let mut owners = owners.iter();
+        letters
+            .bytes()
+            .map(|letter| match letter {
+                b'r' => Ok(Reservation::Reserved),
+                b'd' => Ok(Reservation::Done),
+                _ => {
+                    let owner = owners.next().and_then(|owner| owner.strip_prefix('p'));
+                    let journal = owner.and_then(|owner| owner.get(..16));
+                    let journal: JournalId =
+                        journal.and_then(|text| text.parse().ok()).ok_or_else(corrupt)?;
+                    Ok(match journal == self.journal {
+                        true => Reservation::PendingOwn,
+                        false => Reservation::PendingOther(journal),
+                    })
                 }
-            }
-        }
+            })
+            .collect()
     }
 
     fn lifetime(&self, window: Window) -> String {
@@ -319,22 +334,4 @@ impl Dedup {
 /// A lifetime as Redis takes it: whole milliseconds, at least one.
 fn millis(duration: Duration) -> String {
     duration.as_millis().max(1).to_string()
-}
-
-/// The first 128 bits of SHA-256, as text.
-fn fingerprint(message_id: &str) -> String {
-    let digest: [u8; 32] = Sha256::digest(message_id.as_bytes()).into();
-    let (half, _) = digest.split_at(16);
-    URL_SAFE_NO_PAD.encode(half)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fingerprint_is_short_whatever_the_client_sends() {
-        assert_eq!(fingerprint("abc"), "ungWv48Bz-pBQUDeXa4iIw");
-        assert_eq!(fingerprint(&"x".repeat(100_000)).len(), 22);
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use super::{CHUNK, DONE, Dedup, RELEASE, RESERVE, Window, millis};
+use super::{CHUNK, DONE, Dedup, Fingerprints, RELEASE, RESERVE, Reservation, Window, millis};
 use crate::{Error, Part, WorkspaceId};
 
 /// What is to be done with ids. The order is that of the scripts: a copy of what is done in the same moment is
@@ -36,18 +36,18 @@ impl From<Window> for Step {
 pub(super) struct Question {
     pub(super) workspace: WorkspaceId,
     pub(super) step: Step,
-    pub(super) fingerprints: Vec<String>,
+    pub(super) fingerprints: Fingerprints,
 }
 
 /// For [`Step::Reserve`] what is known about each id, for the others nothing.
-pub(super) type Answer = Result<Vec<String>, Error>;
+pub(super) type Answer = Result<Vec<Reservation>, Error>;
 
 /// What one kind of script is run over in one workspace.
 #[derive(Default)]
 struct Group {
     /// Whose ids they are, by the place of the question, and how many of whom.
     shares: Vec<(usize, usize)>,
-    fingerprints: Vec<String>,
+    fingerprints: Fingerprints,
 }
 
 /// Asks everything at once; the answers are in the order of the questions.
@@ -58,7 +58,7 @@ pub(super) async fn ask(dedup: Dedup, questions: Vec<Question>) -> Vec<Answer> {
     for (place, question) in questions.into_iter().enumerate() {
         let group = groups.entry((question.step, question.workspace)).or_default();
         group.shares.push((place, question.fingerprints.len()));
-        group.fingerprints.extend(question.fingerprints);
+        group.fingerprints.append(&question.fingerprints);
     }
     let scripts = groups
         .iter()
@@ -87,16 +87,16 @@ pub(super) async fn ask(dedup: Dedup, questions: Vec<Question>) -> Vec<Answer> {
 }
 
 /// Runs one kind of script over the ids of one workspace, [`CHUNK`] of them at a time.
-async fn run(dedup: &Dedup, step: Step, workspace: &WorkspaceId, fingerprints: &[String]) -> Answer {
+async fn run(dedup: &Dedup, step: Step, workspace: &WorkspaceId, fingerprints: &Fingerprints) -> Answer {
     let mut all = Vec::new();
     for fingerprints in fingerprints.chunks(CHUNK) {
         let (script, first) = match step {
             Step::Reserve => {
-                let pending = millis(dedup.config.pending);
-                let first = vec![dedup.owner(&dedup.run), pending];
-                let known: Vec<String> = dedup
-                    .run_script(&RESERVE, workspace, &dedup.run, first, fingerprints)
+                let first = vec![dedup.owner(&dedup.run), millis(dedup.config.pending)];
+                let answer: Vec<String> = dedup
+                    .run_packed(&RESERVE, workspace, &dedup.run, first, &fingerprints)
                     .await?;
+                let known = dedup.reservations(&answer)?;
                 if known.len() != fingerprints.len() {
                     return Err(Error::Corrupt {
                         part: Part::Redis,
@@ -111,7 +111,7 @@ async fn run(dedup: &Dedup, step: Step, workspace: &WorkspaceId, fingerprints: &
             Step::Release => (&RELEASE, dedup.owner(&dedup.run)),
         };
         let _: i64 = dedup
-            .run_script(script, workspace, &dedup.run, vec![first], fingerprints)
+            .run_packed(script, workspace, &dedup.run, vec![first], &fingerprints)
             .await?;
     }
     Ok(all)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fred::prelude::SetsInterface;
 
-use super::{CHUNK, Dedup, Window, fingerprint};
+use super::{CHUNK, Dedup, Fingerprints, Window};
 use crate::redis::key;
 use crate::redis::script::Script;
 use crate::{Error, WorkspaceId};
@@ -32,7 +32,7 @@ pub struct Settlement<'dedup> {
     /// Earlier runs by the workspace they reserved in.
     earlier: HashMap<WorkspaceId, Vec<String>>,
     /// Fingerprints waiting for a script, one list for each window.
-    waiting: HashMap<(WorkspaceId, bool), Vec<String>>,
+    waiting: HashMap<(WorkspaceId, bool), Fingerprints>,
     settled: Settled,
 }
 
@@ -78,7 +78,7 @@ impl<'dedup> Settlement<'dedup> {
         }
         let key = (workspace.clone(), window == Window::Import);
         let waiting = self.waiting.entry(key).or_default();
-        waiting.push(fingerprint(message_id));
+        waiting.push(message_id);
         if waiting.len() >= CHUNK {
             let full = std::mem::take(waiting);
             self.settle(workspace, window, &full).await?;
@@ -110,7 +110,7 @@ impl<'dedup> Settlement<'dedup> {
         &mut self,
         workspace: &WorkspaceId,
         window: Window,
-        fingerprints: &[String],
+        fingerprints: &Fingerprints,
     ) -> Result<(), Error> {
         if fingerprints.is_empty() {
             return Ok(());
@@ -119,7 +119,7 @@ impl<'dedup> Settlement<'dedup> {
         for run in self.earlier.get(workspace).into_iter().flatten() {
             let arguments = vec![dedup.owner(run), dedup.lifetime(window)];
             self.settled.done += dedup
-                .run_script::<u64>(&SETTLE, workspace, run, arguments, fingerprints)
+                .run_packed::<u64>(&SETTLE, workspace, run, arguments, fingerprints)
                 .await?;
         }
         Ok(())
@@ -131,7 +131,7 @@ impl<'dedup> Settlement<'dedup> {
         loop {
             let arguments = vec![dedup.owner(run), prefix.clone(), CHUNK.to_string()];
             let (taken, discarded): (u64, u64) =
-                dedup.run_script(&DISCARD, workspace, run, arguments, &[]).await?;
+                dedup.run_script(&DISCARD, workspace, run, arguments).await?;
             self.settled.discarded += discarded;
             if taken == 0 {
                 break;

@@ -1,7 +1,9 @@
 //! What was answered 200 arrives.
 
+use millrace_service::failpoint;
 use millrace_testkit::broker::Broker;
 
+use super::shipping::{Log, read_log};
 use super::*;
 
 #[tokio::test]
@@ -172,4 +174,80 @@ async fn sigterm_with_kafka_away_ends_with_0_in_time_and_leaves_the_rest_to_the_
     pipeline.ready("ingest").await.unwrap();
     let events = all_arrived(&pipeline, &BTreeSet::from(["kept".to_owned()])).await;
     assert_eq!(events["kept"].len(), 1);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_taken_until_a_new_start_finds_all_that_was_answered() {
+    let settings = vec![
+        ("MILLRACE__JOURNAL__SYNC", "always".to_owned()),
+        // A slow machine must not look like a Redis that is away, nor a copy be held for long.
+        ("MILLRACE__DEDUP__TIMEOUT", "30s".to_owned()),
+        ("MILLRACE__DEDUP__WAIT", "50ms".to_owned()),
+    ];
+    let mut pipeline = start(settings).await;
+    let process = pipeline.process("ingest");
+    process.kill().await.unwrap();
+    // One sync fails; those behind it would succeed, and prove nothing.
+    process.set(
+        failpoint::VARIABLE,
+        Some("ingest::in_sync=20*off->1*return(error)"),
+    );
+    process.start_again().unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..4 {
+        let sender = pipeline.sender();
+        clients.spawn(async move {
+            let mut answered = Vec::new();
+            for n in 0.. {
+                let id = format!("c{client}-{n}");
+                let answer = sender.post("/v1/track", &track(&id)).await.unwrap();
+                if answer.status != 200 {
+                    assert_eq!(answer.status, 429, "{}", answer.body);
+                    assert_eq!(answer.json().unwrap()["code"], "journal_full");
+                    return (answered, id);
+                }
+                answered.push(id);
+            }
+            unreachable!("the sync fails")
+        });
+    }
+    let (mut sent, mut refused) = (BTreeSet::new(), Vec::new());
+    while let Some(ended) = clients.join_next().await {
+        let (answered, last) = ended.unwrap();
+        sent.extend(answered);
+        refused.push(last);
+    }
+    for n in 0..10 {
+        let id = format!("late-{n}");
+        let answer = pipeline.sender().post("/v1/track", &track(&id)).await.unwrap();
+        assert_eq!(answer.status, 429, "{}", answer.body);
+        refused.push(id);
+    }
+    let unready = until("the process says that it takes nothing", PATIENCE, || async {
+        let url = format!("{}/ready", pipeline.url("ingest"));
+        let answer = pipeline.client.get(&url).await?;
+        Ok((answer.status == 503 && answer.body.contains("a sync failed")).then_some(()))
+    });
+    unready.await.unwrap();
+    all_arrived(&pipeline, &sent).await;
+    assert_eq!(
+        Log::read(&pipeline)
+            .await
+            .missing(&refused.iter().cloned().collect())
+            .len(),
+        refused.len(),
+        "what may not be on disk is not shipped"
+    );
+
+    let process = pipeline.process("ingest");
+    process.kill().await.unwrap();
+    process.set(failpoint::VARIABLE, None);
+    process.start_again().unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    for id in refused {
+        insist(&pipeline.sender(), "/v1/track", &track(&id)).await;
+        sent.insert(id);
+    }
+    read_log(&pipeline, &sent).await.is_each_event_once(&sent);
 }

@@ -11,7 +11,7 @@ use super::*;
 pub(super) struct Log(Vec<(Identity, String, Record)>);
 
 impl Log {
-    async fn read(pipeline: &Pipeline) -> Self {
+    pub(super) async fn read(pipeline: &Pipeline) -> Self {
         let connection = Connection::new(pipeline.kafka(), "test");
         let partitions = reader::gather(&connection, &pipeline.topic("ingest"))
             .await
@@ -32,6 +32,12 @@ impl Log {
     pub(super) fn copies(&self) -> usize {
         let identities: BTreeSet<_> = self.0.iter().map(|(identity, ..)| *identity).collect();
         self.0.len() - identities.len()
+    }
+
+    /// Those of `sent` that are not there.
+    pub(super) fn missing<'s>(&self, sent: &'s BTreeSet<String>) -> Vec<&'s String> {
+        let there: BTreeSet<_> = self.0.iter().map(|(_, message, _)| message).collect();
+        sent.iter().filter(|id| !there.contains(id)).collect()
     }
 
     /// Every event of `sent`, and nothing else, has one identity; copies of an identity are the same to the last
@@ -57,7 +63,7 @@ impl Log {
             *expected += 1;
         }
         let there: BTreeSet<String> = events.into_keys().map(str::to_owned).collect();
-        let missing: Vec<_> = sent.difference(&there).take(5).collect();
+        let missing: Vec<_> = self.missing(sent).into_iter().take(5).collect();
         let strange: Vec<_> = there.difference(sent).take(5).collect();
         assert!(
             missing.is_empty() && strange.is_empty(),
