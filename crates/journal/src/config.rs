@@ -52,6 +52,8 @@ pub struct Config {
     pub segment: ByteSize,
     /// When the journal is full and requests are answered 429.
     pub limit: ByteSize,
+    /// How much of what was appended last stays in memory, so that it is shipped without being read again.
+    pub recent: ByteSize,
     /// How long a segment stays after all of it is acknowledged. Long enough for the memory of message ids to
     /// be told: a process that dies before that finds the ids here again.
     #[serde(with = "humantime_serde")]
@@ -69,6 +71,7 @@ impl Default for Config {
             sync_interval: Duration::from_millis(50),
             segment: ByteSize::mib(64),
             limit: ByteSize::mib(10 << 10),
+            recent: ByteSize::mib(16),
             retain: Duration::from_secs(10),
         }
     }
@@ -82,6 +85,9 @@ impl Config {
         }
         if self.limit.get() < self.segment.get().saturating_mul(2) {
             faults.add("journal.limit", "must hold two segments at least");
+        }
+        if self.recent > ByteSize::mib(1 << 10) {
+            faults.add("journal.recent", "must be 1GiB at most");
         }
         if self.accept_timeout.is_zero() {
             faults.add("journal.accept_timeout", "must be 1ms at least");

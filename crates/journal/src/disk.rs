@@ -5,14 +5,15 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What may fail while the journal grows.
 pub(super) trait Disk: Send + Sync + Debug + 'static {
-    /// Makes a new file that only the writer writes.
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>>;
+    /// Makes a new file that only the writer writes, where it can with `room` bytes that are zero: a sync of bytes that
+    /// are written into them has no new length to make durable, which is half of what it costs.
+    fn create(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -29,13 +30,16 @@ pub(super) trait SegmentFile: Send + Sync + Debug {
 pub(super) struct RealDisk;
 
 impl Disk for RealDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
+    fn create(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
+        if let Err(error) = make_room(&file, room) {
+            tracing::debug!(%error, path = %path.display(), "a segment has no room made for it");
+        }
         Ok(Arc::new(file))
     }
 
@@ -58,6 +62,24 @@ impl SegmentFile for File {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn make_room(file: &File, room: u64) -> io::Result<()> {
+    match room {
+        0 => Ok(()),
+        room => Ok(rustix::fs::fallocate(
+            file,
+            rustix::fs::FallocateFlags::empty(),
+            0,
+            room,
+        )?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_room(_: &File, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -71,23 +93,31 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    write_beside(path, content)?.sync_all()?;
+    fs::rename(beside(path), path)?;
+    sync_dir(dir)
+}
+
+/// As [`replace`], for what only saves work: whole after the death of the process, and after a loss of power perhaps
+/// old or not readable. Waits for no disk.
+pub(super) fn replace_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_beside(path, content)?;
+    fs::rename(beside(path), path)
+}
+
+fn beside(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
+    temporary.into()
+}
+
+fn write_beside(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)?;
+        .open(beside(path))?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_dir(dir)
-}
-
-/// Reads exactly `length` bytes at `offset`.
-pub(super) fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes)
+    Ok(file)
 }

@@ -104,6 +104,21 @@ fn checksum(seed: u32, length: u32, payload: &[u8]) -> u32 {
 
 /// The record at the start of `bytes` and its size on disk; `None` where there is no whole, sound one.
 pub(super) fn decode(bytes: &[u8], seed: u32) -> Option<(Record<'_>, usize)> {
+    let (length, crc, payload) = parts(bytes)?;
+    if checksum(seed, length, payload) != crc {
+        return None;
+    }
+    Some((record(payload)?, PREFIX + payload.len()))
+}
+
+/// As [`decode`], of bytes that never left this process: without the checksum.
+pub(super) fn decode_own(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
+    let (_, _, payload) = parts(bytes)?;
+    Some((record(payload)?, PREFIX + payload.len()))
+}
+
+/// Length, checksum and payload.
+fn parts(bytes: &[u8]) -> Option<(u32, u32, &[u8])> {
     let mut rest = Bytes(bytes);
     if rest.take(4)? != MARKER {
         return None;
@@ -112,26 +127,23 @@ pub(super) fn decode(bytes: &[u8], seed: u32) -> Option<(Record<'_>, usize)> {
     let size = usize::try_from(length)
         .ok()
         .filter(|length| *length <= MAX_PAYLOAD)?;
-    let payload = rest.take(size)?;
-    if checksum(seed, length, payload) != crc {
-        return None;
-    }
+    Some((length, crc, rest.take(size)?))
+}
+
+fn record(payload: &[u8]) -> Option<Record<'_>> {
     let mut rest = Bytes(payload);
     let topic = Topic::from_code(rest.take(1)?[0])?;
     let (partition, seq) = (rest.u32()?, rest.u64()?);
     let (key, headers) = (rest.u16()?, rest.u16()?);
     let key = rest.take(key.into())?;
     let headers = rest.take(headers.into())?;
-    Some((
-        Record {
-            lane: Lane { topic, partition },
-            seq,
-            key,
-            headers,
-            value: rest.0,
-        },
-        PREFIX + size,
-    ))
+    Some(Record {
+        lane: Lane { topic, partition },
+        seq,
+        key,
+        headers,
+        value: rest.0,
+    })
 }
 
 /// What a scan finds.

@@ -62,7 +62,7 @@ pub struct Whose {
 pub struct Segment {
     /// Its number.
     pub number: u64,
-    /// Its file's length in bytes.
+    /// Its file's length in bytes, without the room behind its records.
     pub bytes: u64,
     /// Whether its header can be read.
     pub sound: bool,
@@ -156,7 +156,7 @@ impl Inspection {
                 Err(source) => return Err(OpenError::io(path)(source)),
             };
             let newest = newest == Some(*number);
-            let segment = Segment::read(*number, &bytes, epoch, &positions, &mut lanes);
+            let segment = Segment::read((*number, newest), &bytes, epoch, &positions, &mut lanes);
             notes.extend(segment.note(newest, in_use));
             segments.push(segment);
         }
@@ -221,7 +221,7 @@ impl LaneState {
 
 impl Segment {
     fn read(
-        number: u64,
+        (number, newest): (u64, bool),
         bytes: &[u8],
         current: u32,
         positions: &position::Positions,
@@ -250,6 +250,11 @@ impl Segment {
         for item in frame::scan(bytes, start, header.seed) {
             match item {
                 Item::Damaged { .. } => segment.damaged += 1,
+                Item::Tail { start }
+                    if newest && recover::is_room(bytes.get(start..).unwrap_or_default()) =>
+                {
+                    segment.bytes = u64::try_from(start).unwrap_or(length);
+                }
                 Item::Tail { start } => {
                     segment.tail = length - u64::try_from(start).unwrap_or(length);
                 }

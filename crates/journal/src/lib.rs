@@ -10,7 +10,7 @@
 //! | `journal.lock` | nothing; locked while a process uses the directory |
 //! | `journal.json` | the journal ids, the topics' partition count, how the last process ended |
 //! | `<number>.journal` | records; deleted when Kafka has acknowledged all of them |
-//! | `positions.json` | how far Kafka has acknowledged; saves work, proves nothing |
+//! | `positions.json` | how far Kafka has acknowledged; saves work, proves nothing, synced at the end only |
 //! | `aside.jsonl` | damaged bytes, and records that Kafka refused for good |
 
 mod aside;
@@ -24,6 +24,7 @@ pub mod inspect;
 mod meta;
 mod position;
 mod reader;
+mod recent;
 mod recover;
 mod segment;
 pub mod ship;
@@ -160,7 +161,7 @@ impl Journal {
             config,
             clock,
             meta.epochs.clone(),
-            State::of(kept),
+            State::of(kept, config.recent.as_usize()),
         ));
         let (commands, queue) = mpsc::channel(QUEUE);
         Writer::new(Arc::clone(&shared), config, disk, ids, next, number)
@@ -289,7 +290,7 @@ impl Journal {
         let (reply, done) = oneshot::channel();
         let sent = self.commands.send(Command::Close { reply }).await;
         let durable = sent.is_ok() && done.await.unwrap_or(false);
-        self.shared.tidy()?;
+        self.shared.tidy(true)?;
         if !durable {
             return Err(std::io::Error::other("the last bytes are not durable"));
         }

@@ -56,8 +56,8 @@ pub(super) fn load(dir: &Path) -> io::Result<Positions> {
         .collect())
 }
 
-/// Replaces the file.
-pub(super) fn store(dir: &Path, positions: &Positions) -> io::Result<()> {
+/// Replaces the file; `durable` also for a loss of power.
+pub(super) fn store(dir: &Path, positions: &Positions, durable: bool) -> io::Result<()> {
     let lanes = positions
         .iter()
         .map(|(lane, position)| Entry {
@@ -66,5 +66,9 @@ pub(super) fn store(dir: &Path, positions: &Positions) -> io::Result<()> {
             position: *position,
         })
         .collect();
-    disk::replace(&dir.join(FILE), &serde_json::to_vec(&File { version: 1, lanes })?)
+    let (path, text) = (dir.join(FILE), serde_json::to_vec(&File { version: 1, lanes })?);
+    match durable {
+        true => disk::replace(&path, &text),
+        false => disk::replace_lightly(&path, &text),
+    }
 }

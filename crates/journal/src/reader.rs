@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use millrace_event::Identity;
 use millrace_event::header::Headers;
 use tokio::sync::watch;
 
 use super::aside::{self, Line};
 use super::state::{Shared, Slot};
-use super::{Lane, Position, ReadError, Recovered, disk, frame, recover};
+use super::{Lane, Position, ReadError, Recovered, frame, recover};
 
 /// How much one batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +24,17 @@ pub struct Limits {
     pub records: usize,
 }
 
-/// A record on its way out.
+/// A record on its way out. Key and value share the memory of their batch.
 #[derive(Clone, Debug)]
 pub struct Shipped {
     /// Its identity.
     pub identity: Identity,
     /// The Kafka key.
-    pub key: Vec<u8>,
+    pub key: Bytes,
     /// The Kafka headers, without the identity.
     pub headers: Headers,
     /// The Kafka value.
-    pub value: Vec<u8>,
+    pub value: Bytes,
 }
 
 /// The next records of a lane, in order.
@@ -84,7 +86,7 @@ impl Reader {
 
     /// Whether [`Reader::take`] may find something. Reads nothing from the disk.
     pub fn has_next(&self, lane: Lane) -> bool {
-        self.find(lane, Limits { bytes: 0, records: 1 }).is_some()
+        self.find(lane, Limits { bytes: 0, records: 1 }, false).is_some()
     }
 
     /// The next records of a lane that are not acknowledged; none where there are none that may be shipped.
@@ -96,7 +98,7 @@ impl Reader {
     /// When a segment or the side file cannot be used; the same call may succeed later.
     pub fn take(&self, lane: Lane, limits: Limits) -> Result<Option<Batch>, ReadError> {
         loop {
-            let Some(found) = self.find(lane, limits) else {
+            let Some(found) = self.find(lane, limits, true) else {
                 return Ok(None);
             };
             let at = |source| ReadError {
@@ -114,6 +116,15 @@ impl Reader {
             };
             return self.read(lane, &found, slots).map(Some).map_err(at);
         }
+    }
+
+    /// As [`Reader::take`], where all that it would give is still in memory: never blocks.
+    pub fn take_recent(&self, lane: Lane, limits: Limits) -> Option<Batch> {
+        let found = self.find(lane, limits, true)?;
+        let slots = found.slots.as_ref()?;
+        let all = slots.iter().all(|(_, recent)| recent.is_some());
+        // Nothing is read, so nothing can fail.
+        all.then(|| self.read(lane, &found, slots).ok()).flatten()
     }
 
     /// Kafka has all of `batch`, or what it refused is set aside.
@@ -145,7 +156,7 @@ impl Reader {
     /// # Errors
     /// When the disk refuses; it is tried again the next time.
     pub fn tidy(&self) -> io::Result<usize> {
-        self.shared.tidy()
+        self.shared.tidy(false)
     }
 
     /// While held, segments of earlier processes stay, shipped or not.
@@ -173,7 +184,8 @@ impl Reader {
         .map_err(|source| ReadError { segment, source })
     }
 
-    fn find(&self, lane: Lane, limits: Limits) -> Option<Found> {
+    /// Where the next records lie; with `recent` also what of them is still in memory.
+    fn find(&self, lane: Lane, limits: Limits, recent: bool) -> Option<Found> {
         let state = self.shared.lock();
         let position = state.positions.get(&lane).copied().unwrap_or_default();
         let (number, segment) = state.segments.iter().find(|(_, segment)| {
@@ -220,7 +232,8 @@ impl Reader {
             if end > segment.readable || (bytes > limits.bytes && !slots.is_empty()) {
                 break;
             }
-            slots.push(*slot);
+            let recent = recent.then(|| state.recent.get(number, slot.offset, slot.size));
+            slots.push((*slot, recent.flatten()));
         }
         (!slots.is_empty()).then_some(Found {
             segment: number,
@@ -231,27 +244,33 @@ impl Reader {
         })
     }
 
-    fn read(&self, lane: Lane, found: &Found, slots: &[Slot]) -> io::Result<Batch> {
-        let file = File::open(self.shared.path(found.segment))?;
+    fn read(&self, lane: Lane, found: &Found, slots: &[(Slot, Option<Bytes>)]) -> io::Result<Batch> {
+        let bytes = self.bytes(found, slots)?;
         let mut records = Vec::with_capacity(slots.len());
         let mut end = found.end;
-        for slot in slots {
+        let mut from = 0;
+        for (slot, recent) in slots {
             end = Position {
                 epoch: found.epoch,
                 seq: slot.seq + 1,
             };
-            let bytes = disk::read_at(&file, slot.offset, slot.size)?;
+            let own = bytes.slice(from..from + slot.size);
+            from += slot.size;
+            let decoded = match recent {
+                Some(_) => frame::decode_own(&own),
+                None => frame::decode(&own, found.seed),
+            };
             let identity = self.shared.identity(lane, found.epoch, slot.seq);
-            match (frame::decode(&bytes, found.seed), identity) {
+            match (decoded, identity) {
                 (Some((record, _)), Some(identity)) if (record.lane, record.seq) == (lane, slot.seq) => {
                     records.push(Shipped {
                         identity,
-                        key: record.key.to_vec(),
+                        key: own.slice_ref(record.key),
                         headers: record.headers(),
-                        value: record.value.to_vec(),
+                        value: own.slice_ref(record.value),
                     });
                 }
-                _ => self.damaged(lane, found, slot, &bytes)?,
+                _ => self.damaged(lane, found, slot, &own)?,
             }
         }
         Ok(Batch {
@@ -260,6 +279,27 @@ impl Reader {
             end,
             slots: u64::try_from(slots.len()).unwrap_or(u64::MAX),
         })
+    }
+
+    /// The bytes of all slots, one behind the other, on memory of their own: a batch that waits for Kafka must not
+    /// keep the groups that its records came with.
+    fn bytes(&self, found: &Found, slots: &[(Slot, Option<Bytes>)]) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::with_capacity(slots.iter().map(|(slot, _)| slot.size).sum());
+        let mut file = None;
+        for (slot, recent) in slots {
+            if let Some(recent) = recent {
+                bytes.extend_from_slice(recent);
+                continue;
+            }
+            let file = match &mut file {
+                Some(file) => file,
+                none => none.insert(File::open(self.shared.path(found.segment))?),
+            };
+            let start = bytes.len();
+            bytes.resize(start + slot.size, 0);
+            file.read_exact_at(&mut bytes[start..], slot.offset)?;
+        }
+        Ok(bytes.freeze())
     }
 
     fn damaged(&self, lane: Lane, found: &Found, slot: &Slot, bytes: &[u8]) -> io::Result<()> {
@@ -291,8 +331,8 @@ struct Found {
     seed: u32,
     /// Behind the lane's last record in the segment.
     end: Position,
-    /// None where the segment's list is not in memory.
-    slots: Option<Vec<Slot>>,
+    /// Each with its bytes where they are in memory. None where the segment's list is not.
+    slots: Option<Vec<(Slot, Option<Bytes>)>>,
 }
 
 impl Recovered {

@@ -132,7 +132,13 @@ fn read(
     }
     let length = found.tail.unwrap_or(bytes.len());
     if let Some(start) = found.tail {
-        if newest {
+        if newest && is_room(bytes.get(start..).unwrap_or_default()) {
+            tracing::debug!(
+                segment = number,
+                offset = start,
+                "the room behind the records was cut off"
+            );
+        } else if newest {
             tracing::warn!(
                 segment = number,
                 offset = start,
@@ -177,9 +183,14 @@ fn read(
     Ok(Some((header, segment)))
 }
 
+/// Whether these bytes, behind the last record of the newest segment, are what a segment is made with.
+pub(super) fn is_room(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// A segment is made durable with its header before it takes a record, so the newest one may be empty.
 fn without_header(number: u64, path: &Path, bytes: &[u8], newest: bool) -> io::Result<()> {
-    let no_record = bytes.len() < 4096 || bytes.iter().all(|byte| *byte == 0);
+    let no_record = is_room(bytes.get(4096..).unwrap_or_default());
     if newest && no_record {
         tracing::info!(segment = number, "a segment that was being made was removed");
         return std::fs::remove_file(path);

@@ -54,7 +54,7 @@ impl Default for Config {
         Self {
             batch: ByteSize::bytes(900_000),
             batch_records: 5_000,
-            linger: Duration::from_millis(20),
+            linger: Duration::from_millis(50),
             request_timeout: Duration::from_secs(10),
             partitions: DEFAULT_PARTITIONS,
         }
@@ -189,26 +189,32 @@ impl Shipper {
             bytes: self.config.batch.as_usize(),
             records: self.config.batch_records,
         };
-        let reader = self.reader.clone();
-        let batch = match spawn_blocking(move || reader.take(lane, limits)).await {
-            Ok(Ok(Some(batch))) => batch,
-            Ok(Ok(None)) => return false,
-            Ok(Err(error)) => {
-                tracing::error!(error = %Causes(&error), "the journal cannot be read, trying again");
-                tokio::time::sleep(BACKOFF.1).await;
-                return false;
-            }
-            Err(error) => {
-                tracing::error!(%error, "reading the journal ended early, trying again");
-                tokio::time::sleep(BACKOFF.1).await;
-                return false;
-            }
+        let batch = match self.reader.take_recent(lane, limits) {
+            Some(batch) => batch,
+            None => match self.read(lane, limits).await {
+                Some(batch) => batch,
+                None => return false,
+            },
         };
         self.deliver(lane, &batch).await;
         failpoint!(async "ingest::after_ship");
         self.reader.acknowledge(&batch);
         let bytes: usize = batch.records.iter().map(|record| record.value.len()).sum();
         batch.records.len() >= limits.records || bytes >= limits.bytes / 2
+    }
+
+    /// Reads the next batch from the disk; after a failure none, a while later.
+    async fn read(&self, lane: Lane, limits: Limits) -> Option<Batch> {
+        let reader = self.reader.clone();
+        match spawn_blocking(move || reader.take(lane, limits)).await {
+            Ok(Ok(batch)) => return batch,
+            Ok(Err(error)) => {
+                tracing::error!(error = %Causes(&error), "the journal cannot be read, trying again");
+            }
+            Err(error) => tracing::error!(%error, "reading the journal ended early, trying again"),
+        }
+        tokio::time::sleep(BACKOFF.1).await;
+        None
     }
 
     async fn deliver(&self, lane: Lane, batch: &Batch) {
@@ -295,8 +301,8 @@ fn outgoing(record: &Shipped) -> Outgoing {
         headers.push(name, value);
     }
     Outgoing {
-        key: Some(record.key.clone()),
-        value: record.value.clone(),
+        key: Some(record.key.to_vec()),
+        value: record.value.to_vec(),
         headers,
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::disk::SegmentFile;
 use super::meta::Ids;
 use super::position::{self, Positions};
+use super::recent::Recent;
 use super::recover::Kept;
 use super::{Config, Lane, Position, segment};
 
@@ -61,10 +62,12 @@ pub(super) struct State {
     failed: bool,
     /// While true, segments of earlier processes stay.
     pub(super) hold_recovered: bool,
+    /// What was appended last.
+    pub(super) recent: Recent,
 }
 
 impl State {
-    pub(super) fn of(kept: Kept) -> Self {
+    pub(super) fn of(kept: Kept, recent: usize) -> Self {
         let Kept { segments, positions } = kept;
         let bytes = segments.values().map(|segment| segment.length).sum();
         let mut state = Self {
@@ -75,6 +78,7 @@ impl State {
             records: 0,
             failed: false,
             hold_recovered: false,
+            recent: Recent::new(recent),
         };
         let pending = |(lane, slots): (&Lane, &Vec<Slot>), epoch| {
             let position = state.positions.get(lane).copied().unwrap_or_default();
@@ -309,7 +313,7 @@ impl Shared {
         if self.health() == Health::Failed {
             return false;
         }
-        let synced = file.sync();
+        let synced = synced(file);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         match synced {
@@ -332,12 +336,15 @@ impl Shared {
     /// Stores the positions where they moved, and deletes segments that nobody needs any more. Blocks on the
     /// disk.
     ///
+    /// Positions only save work, and syncing them would hold up the syncs that answers wait for: they are made
+    /// durable at the end, where `last` says that this is it.
+    ///
     /// # Errors
     /// When the disk refuses; it is tried again the next time.
-    pub(super) fn tidy(&self) -> std::io::Result<usize> {
+    pub(super) fn tidy(&self, last: bool) -> std::io::Result<usize> {
         let (positions, finished) = {
             let state = self.lock();
-            let positions = (!state.positions_stored).then(|| state.positions.clone());
+            let positions = (last || !state.positions_stored).then(|| state.positions.clone());
             (positions, state.finished(self.instant(), self.retain))
         };
         // Where the disk is full the file cannot be written, and deleting segments is what helps.
@@ -345,7 +352,7 @@ impl Shared {
             None => Ok(()),
             Some(positions) => {
                 failpoint!("ingest::before_positions");
-                position::store(&self.dir, &positions).map(|()| {
+                position::store(&self.dir, &positions, last).map(|()| {
                     let mut state = self.lock();
                     state.positions_stored = state.positions == positions;
                 })
@@ -366,4 +373,12 @@ impl Shared {
         super::disk::sync_dir(&self.dir)?;
         stored.map(|()| finished.len())
     }
+}
+
+fn synced(file: &dyn SegmentFile) -> std::io::Result<()> {
+    failpoint!(
+        "ingest::in_sync",
+        return Err(std::io::Error::other("a failpoint"))
+    );
+    file.sync()
 }

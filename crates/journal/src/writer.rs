@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use bytes::Bytes;
 use millrace_event::Identity;
 use millrace_service::failpoint;
 use tokio::sync::{mpsc, oneshot};
@@ -67,8 +68,6 @@ pub(super) struct Writer {
     number: u64,
     active: Option<Active>,
     syncer: Option<Syncer>,
-    /// What a group looks like on disk; kept, for a new one of this size would be new memory each time.
-    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -92,7 +91,6 @@ impl Writer {
             number,
             active: None,
             syncer: None,
-            bytes: Vec::new(),
         }
     }
 
@@ -200,10 +198,7 @@ impl Writer {
             return Err(AppendError::Write);
         };
         let before = self.next.clone();
-        let bytes = &mut self.bytes;
-        bytes.clear();
-        bytes.shrink_to(2 * GROUP);
-        bytes.reserve(group.iter().map(|request| request.size).sum());
+        let mut bytes = Vec::with_capacity(group.iter().map(|request| request.size).sum());
         let mut index = Index::new();
         let mut identities = Vec::with_capacity(group.len());
         for request in group {
@@ -215,7 +210,7 @@ impl Writer {
                 };
                 let next = self.next.entry(lane).or_default();
                 let start = bytes.len();
-                frame::encode(entry, *next, active.seed, bytes);
+                frame::encode(entry, *next, active.seed, &mut bytes);
                 let offset = active.length + u64::try_from(start).unwrap_or(u64::MAX);
                 index.entry(lane).or_default().push(Slot {
                     seq: *next,
@@ -232,7 +227,7 @@ impl Writer {
             identities.push(minted);
         }
         failpoint!("ingest::before_append");
-        if let Err(error) = active.file.write_all_at(bytes, active.length) {
+        if let Err(error) = active.file.write_all_at(&bytes, active.length) {
             tracing::warn!(%error, segment = active.number, "an append failed");
             let refused = of_io(&error);
             if self.cut_back() {
@@ -241,13 +236,14 @@ impl Writer {
             return Err(refused);
         }
         failpoint!("ingest::after_write");
+        let offset = active.length;
         active.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let target = Target {
             segment: active.number,
             file: Arc::clone(&active.file),
             length: active.length,
         };
-        self.publish(index, &target);
+        self.publish(index, &target, (offset, bytes.into()));
         match (self.sync, &self.syncer) {
             (Sync::Always, _) => {
                 if !self
@@ -263,8 +259,8 @@ impl Writer {
         Ok(identities)
     }
 
-    /// Lists what was written. Where nothing is ever synced it may be shipped at once.
-    fn publish(&self, index: Index, target: &Target) {
+    /// Lists what was written at an offset. Where nothing is ever synced it may be shipped at once.
+    fn publish(&self, index: Index, target: &Target, (offset, bytes): (u64, Bytes)) {
         let mut state = self.shared.lock();
         let state = &mut *state;
         let Some(segment) = state.segments.get_mut(&target.segment) else {
@@ -279,6 +275,7 @@ impl Writer {
                 known.entry(lane).or_default().extend(slots);
             }
         }
+        state.recent.push(target.segment, offset, bytes);
         state.bytes += target.length - segment.length;
         segment.length = target.length;
         if self.sync == Sync::Os {
@@ -298,7 +295,7 @@ impl Writer {
         false
     }
 
-    /// Closes the segment in use, everything in it durable. False when that failed.
+    /// Closes the segment in use, everything in it durable and no room behind it. False when it is not durable.
     fn seal(&mut self) -> bool {
         let Some(active) = self.active.take() else {
             return self.shared.health() == Health::Sound;
@@ -310,6 +307,9 @@ impl Writer {
                     .sync(active.number, active.file.as_ref(), active.length)
             }
         };
+        if let Err(error) = active.file.set_len(active.length) {
+            tracing::warn!(%error, segment = active.number, "the room behind a segment's records stays");
+        }
         let now = self.shared.instant();
         let mut state = self.shared.lock();
         if let Some(segment) = state.segments.get_mut(&active.number) {
@@ -329,7 +329,7 @@ impl Writer {
         };
         let bytes = header.encode();
         let path = segment::path(&self.shared.dir, header.number);
-        let file = self.disk.create(&path)?;
+        let file = self.disk.create(&path, self.segment_size)?;
         // A number is used once, whatever becomes of its file.
         self.number += 1;
         failpoint!("ingest::in_new_segment");

@@ -91,7 +91,12 @@ async fn run(sizes: Vec<u16>, which: prop::sample::Index, harm: Harm) {
     let shipped: BTreeMap<_, _> = drain(&journal)
         .await
         .into_iter()
-        .map(|record| ((record.identity.partition, record.identity.seq), record.value))
+        .map(|record| {
+            (
+                (record.identity.partition, record.identity.seq),
+                record.value.to_vec(),
+            )
+        })
         .collect();
     assert_eq!(shipped, expected, "what was not touched leaves, and nothing else");
     for partition in 0..3 {

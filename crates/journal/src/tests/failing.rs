@@ -15,18 +15,26 @@ struct Faults {
     room: AtomicI64,
     sync: AtomicBool,
     cut: AtomicBool,
+    /// Whether files are made with room.
+    roomy: bool,
 }
 
 #[derive(Debug)]
 struct FailingFile(Arc<dyn SegmentFile>, Arc<Faults>);
 
 impl Failing {
+    /// Files end behind their last record.
     pub(super) fn new() -> Self {
+        Self::with_room(false)
+    }
+
+    pub(super) fn with_room(roomy: bool) -> Self {
         let (sync, cut) = (AtomicBool::new(false), AtomicBool::new(false));
         Self(Arc::new(Faults {
             room: AtomicI64::new(i64::MAX),
             sync,
             cut,
+            roomy,
         }))
     }
 
@@ -45,7 +53,7 @@ impl Failing {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        let Faults { room, sync, cut } = &*self.0;
+        let Faults { room, sync, cut, .. } = &*self.0;
         let fails = sync.load(Ordering::SeqCst) || cut.load(Ordering::SeqCst);
         !fails && room.load(Ordering::SeqCst) > 1 << 40
     }
@@ -58,8 +66,9 @@ impl Failing {
 }
 
 impl Disk for Failing {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
-        Ok(Arc::new(FailingFile(RealDisk.create(path)?, Arc::clone(&self.0))))
+    fn create(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = RealDisk.create(path, if self.0.roomy { room } else { 0 })?;
+        Ok(Arc::new(FailingFile(file, Arc::clone(&self.0))))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

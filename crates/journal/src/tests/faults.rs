@@ -6,7 +6,7 @@ use super::*;
 fn values(shipped: &[Shipped]) -> Vec<String> {
     shipped
         .iter()
-        .map(|record| String::from_utf8(record.value.clone()).unwrap())
+        .map(|record| String::from_utf8(record.value.to_vec()).unwrap())
         .collect()
 }
 
@@ -105,7 +105,11 @@ async fn a_damaged_record_in_the_middle_is_set_aside_and_the_rest_goes_on() {
 #[tokio::test]
 async fn a_record_damaged_while_the_process_runs_is_set_aside_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = open(dir.path(), Sync::Always);
+    let forgetful = Config {
+        recent: ByteSize::bytes(0),
+        ..config(dir.path(), Sync::Always)
+    };
+    let journal = Journal::open(&forgetful, Arc::new(SystemClock)).unwrap().0;
     for value in ["first", "second", "third"] {
         journal.append(vec![entry(0, value)]).await.unwrap();
     }
@@ -187,4 +191,49 @@ async fn a_journal_whose_note_cannot_be_written_is_opened_for_what_is_in_it() {
         matches!(blind, Err(OpenError::Io { .. })),
         "without syncs the note is needed"
     );
+}
+
+#[tokio::test]
+async fn the_room_behind_the_records_is_no_damage_and_is_gone_when_a_segment_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let roomy = || {
+        Journal::open(&config(dir.path(), Sync::Always), Arc::new(SystemClock))
+            .unwrap()
+            .0
+    };
+    let length = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let segment_size = config(dir.path(), Sync::Always).segment.get();
+    let journal = roomy();
+    let mut expected = Vec::new();
+    for n in 0..12 {
+        let value = format!("{n}{}", "x".repeat(1000));
+        journal.append(vec![entry(0, value.as_str())]).await.unwrap();
+        expected.push(value);
+    }
+    let held = journal.depth().bytes;
+    let found = Inspection::of(dir.path()).unwrap();
+    assert_eq!((found.bytes(), found.notes), (held, Vec::new()));
+    drop(journal);
+    let files = recover::segments(dir.path()).unwrap();
+    assert_eq!(files.len(), 2);
+    assert!(
+        length(&files[0].1) <= segment_size,
+        "nothing is behind a closed segment"
+    );
+    assert_eq!(
+        length(&files[1].1),
+        segment_size,
+        "killed, the process leaves its room behind"
+    );
+    assert_eq!(Inspection::of(dir.path()).unwrap().notes, Vec::<String>::new());
+
+    let journal = roomy();
+    assert_eq!(length(&files[0].1) + length(&files[1].1), held);
+    assert_eq!(values(&drain(&journal).await), expected);
+    assert!(!dir.path().join("aside.jsonl").exists());
+    journal.append(vec![entry(0, "last")]).await.unwrap();
+    journal.close().await.unwrap();
+    drop(journal);
+    let newest = newest(dir.path());
+    assert!(length(&newest) < 1000, "closed in order, it leaves none");
 }

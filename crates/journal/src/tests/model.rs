@@ -63,9 +63,10 @@ struct Model {
 impl Model {
     fn ship(&mut self, records: Vec<Shipped>) {
         for record in records {
-            let known = self.shipped.insert(record.identity, record.value.clone());
+            let value = record.value.to_vec();
+            let known = self.shipped.insert(record.identity, value.clone());
             assert!(
-                known.is_none_or(|known| known == record.value),
+                known.is_none_or(|known| known == value),
                 "{} is two events",
                 record.identity
             );
@@ -83,9 +84,9 @@ fn durable(journal: &Journal) -> Option<(u64, u64)> {
         .map(|(number, segment)| (*number, segment.readable))
 }
 
-async fn run(sync: Sync, steps: Vec<Step>) {
+async fn run(sync: Sync, roomy: bool, steps: Vec<Step>) {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Failing::new();
+    let disk = Failing::with_room(roomy);
     let reopen = || {
         disk.mend();
         open_on(dir.path(), sync, &disk)
@@ -229,8 +230,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_answered_event_leaves_and_no_identity_is_two_events(steps in steps(), always: bool) {
+    fn every_answered_event_leaves_and_no_identity_is_two_events(steps in steps(), always: bool, roomy: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(run(if always { Sync::Always } else { Sync::Interval }, steps));
+        runtime.block_on(run(if always { Sync::Always } else { Sync::Interval }, roomy, steps));
     }
 }
