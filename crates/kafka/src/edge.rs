@@ -216,14 +216,51 @@ fn refusal(error: &Error) -> Option<ProtocolError> {
     else {
         return None;
     };
+    is_for_good(*protocol_error).then_some(*protocol_error)
+}
+
+/// Whether the same batch would be refused again. Of those about a batch the protocol's table of errors calls all but
+/// `CORRUPT_MESSAGE` not retriable: that one says that the bytes were damaged on their way, and they go out anew.
+const fn is_for_good(error: ProtocolError) -> bool {
     matches!(
-        protocol_error,
+        error,
         ProtocolError::MessageTooLarge
             | ProtocolError::RecordListTooLarge
             | ProtocolError::InvalidRecord
-            | ProtocolError::CorruptMessage
             | ProtocolError::InvalidTimestamp
             | ProtocolError::UnsupportedForMessageFormat
     )
-    .then_some(*protocol_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_given_up_only_where_kafka_calls_the_error_not_retriable_and_it_is_about_the_batch() {
+        for refused in [
+            ProtocolError::MessageTooLarge,
+            ProtocolError::RecordListTooLarge,
+            ProtocolError::InvalidRecord,
+            ProtocolError::InvalidTimestamp,
+            ProtocolError::UnsupportedForMessageFormat,
+        ] {
+            assert!(is_for_good(refused), "{refused}");
+        }
+        for passing in [
+            ProtocolError::CorruptMessage,
+            ProtocolError::UnknownTopicOrPartition,
+            ProtocolError::LeaderNotAvailable,
+            ProtocolError::NotLeaderOrFollower,
+            ProtocolError::RequestTimedOut,
+            ProtocolError::NotEnoughReplicas,
+            ProtocolError::NotEnoughReplicasAfterAppend,
+            ProtocolError::TopicAuthorizationFailed,
+            ProtocolError::ClusterAuthorizationFailed,
+            ProtocolError::KafkaStorageError,
+            ProtocolError::ThrottlingQuotaExceeded,
+        ] {
+            assert!(!is_for_good(passing), "{passing}");
+        }
+    }
 }
