@@ -81,8 +81,9 @@ impl Default for Fields {
     }
 }
 
-/// Fields by name.
-pub(super) type Fixed = HashMap<String, FieldType>;
+/// Fields by name. Every field of every event is looked up here, so the hash is a quick one; it is seeded anew in
+/// every process, and its keys are at most [`Fields::limit`].
+pub(super) type Fixed = HashMap<String, FieldType, foldhash::fast::RandomState>;
 
 /// What an event says about its fields.
 #[derive(Clone, Debug, Default)]
@@ -176,7 +177,7 @@ impl Types {
         let mut known = self.lock();
         match read {
             Ok(fixed) => {
-                let fixed = Arc::new(fixed);
+                let fixed: Arc<Fixed> = Arc::new(fixed.into_iter().collect());
                 if known.workspaces.len() >= WORKSPACES {
                     known.workspaces.clear();
                 }

@@ -38,7 +38,7 @@ fn every_kind_of_value_has_its_type() {
 fn names_are_flattened_and_those_of_the_table_go_by_their_place() {
     let event = r#"{"type":"track","properties":{"a":{"b":1},"cartTotal":2,"name":"x","none":null},
         "traits":{"name":3},"context":{"page":{"url":"u"}}}"#;
-    let names: Vec<String> = read_as(KeyKind::Server, event, &Fixed::new())
+    let names: Vec<String> = read_as(KeyKind::Server, event, &Fixed::default())
         .unknown
         .into_iter()
         .map(|(name, found)| format!("{name}:{found}"))
@@ -57,11 +57,10 @@ fn names_are_flattened_and_those_of_the_table_go_by_their_place() {
 
 #[test]
 fn a_value_of_another_type_is_a_conflict_that_names_the_field_and_no_value() {
-    let fixed: Fixed = [
+    let fixed = Fixed::from_iter([
         ("a_b".to_owned(), FieldType::Number),
         ("s".to_owned(), FieldType::String),
-    ]
-    .into();
+    ]);
     let fault = |event: &str| read_as(KeyKind::Server, event, &fixed).fault;
     assert_eq!(
         fault(r#"{"properties":{"a":{"b":10.5},"s":"2026-11-21T04:00:00Z"}}"#),
@@ -79,12 +78,12 @@ fn a_value_of_another_type_is_a_conflict_that_names_the_field_and_no_value() {
 #[test]
 fn a_browser_may_not_send_the_names_of_an_identity() {
     let event = r#"{"properties":{"_seq":1}}"#;
-    let fault = read_as(KeyKind::Browser, event, &Fixed::new()).fault.unwrap();
+    let fault = read_as(KeyKind::Browser, event, &Fixed::default()).fault.unwrap();
     assert_eq!(
         (fault.code, fault.field.as_deref()),
         (IngestCode::ReservedField, Some("_seq"))
     );
-    assert_eq!(read_as(KeyKind::Server, event, &Fixed::new()).fault, None);
+    assert_eq!(read_as(KeyKind::Server, event, &Fixed::default()).fault, None);
 }
 
 proptest! {
