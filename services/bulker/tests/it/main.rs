@@ -9,6 +9,7 @@ mod delivery;
 mod faults;
 mod fence;
 mod neighbours;
+mod postgres;
 mod recovery;
 mod round;
 mod stall;
@@ -76,6 +77,28 @@ impl Bench {
         id: Identity,
         attempt: u32,
         verdict: Verdict,
+        table: (&str, Option<u16>),
+        events: &[&str],
+    ) -> Outgoing {
+        self.write_for("dst_test", id, (attempt, verdict), table, events)
+    }
+
+    /// A plain event for that destination.
+    fn write_to(
+        &self,
+        destination: &str,
+        id: Identity,
+        table: (&str, Option<u16>),
+        events: &[&str],
+    ) -> Outgoing {
+        self.write_for(destination, id, (0, Verdict::Forward), table, events)
+    }
+
+    fn write_for(
+        &self,
+        destination: &str,
+        id: Identity,
+        (attempt, verdict): (u32, Verdict),
         (table, sub): (&str, Option<u16>),
         events: &[&str],
     ) -> Outgoing {
@@ -99,7 +122,7 @@ impl Bench {
             outputs: events
                 .iter()
                 .map(|event| Output {
-                    destination: Text::from("dst_test"),
+                    destination: Text::from(destination),
                     table: Text::from(table),
                     config_version: 1,
                     event,

@@ -24,7 +24,7 @@ fn settings() -> Vec<(&'static str, String)> {
 
 impl Bench {
     /// Starts the bulker anew with a step at which it dies.
-    async fn dies_at(&mut self, step: &str) {
+    pub(super) async fn dies_at(&mut self, step: &str) {
         let bulker = self.pipeline.process("bulker");
         if bulker.id().is_some() {
             bulker.terminate(PATIENCE).await.expect("it ends");
@@ -35,7 +35,7 @@ impl Bench {
     }
 
     /// Waits until it died there.
-    async fn died_at(&mut self, step: &str) {
+    pub(super) async fn died_at(&mut self, step: &str) {
         let bulker = self.pipeline.process("bulker");
         bulker.killed(PATIENCE).await.expect("it comes to the step");
         assert!(bulker.hits(step) > 0, "{}", bulker.tail());
