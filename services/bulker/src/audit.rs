@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millrace_event::JournalId;
 use millrace_service::Causes;
-use millrace_warehouse::{TableName, Warehouse};
+use millrace_warehouse::TableName;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::metrics::Kind;
 use crate::sort::Sorted;
+use crate::write::Writer;
 
 /// Most pairs of a table and a journal, and most journals, that an account keeps; rows beyond are not audited.
 const MOST_ENTRIES: usize = 10_000;
@@ -196,7 +197,7 @@ impl Account {
     /// What was not asked about is passed over.
     pub async fn look(
         &mut self,
-        warehouse: &Warehouse,
+        writer: &Writer,
         partition: u32,
         revoked: &CancellationToken,
     ) -> Result<(), Error> {
@@ -207,13 +208,13 @@ impl Account {
             let sum = tokio::select! {
                 biased;
                 () = revoked.cancelled() => return Err(Error::Revoked),
-                sum = warehouse.sum(&claim.table, claim.journal, partition, claim.seqs.clone()) => sum,
+                sum = writer.sum(&claim.table, claim.journal, partition, claim.seqs.clone()) => sum,
             };
             match sum {
                 Ok(sum) => self.compare(partition, &claim, sum),
                 Err(error) => {
                     self.ended("failed");
-                    tracing::warn!(partition, table = %claim.table, cause = %Causes(&error), "a table could not be audited");
+                    tracing::warn!(partition, table = %claim.table, cause = %Causes(error.as_ref()), "a table could not be audited");
                 }
             }
         }

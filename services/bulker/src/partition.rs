@@ -210,7 +210,7 @@ impl Task {
     /// meanwhile.
     async fn look(&mut self) -> Result<(), Error> {
         let (number, revoked) = (self.partition.number, &self.partition.revoked);
-        self.account.look(&self.writer.warehouse, number, revoked).await
+        self.account.look(&self.writer, number, revoked).await
     }
 
     /// Finishes what a predecessor planned and may have written in part.

@@ -19,7 +19,7 @@ use millrace_store::workspaces::{NewLimit, Tier};
 use millrace_store::{ChainId, KeyId, Name, TokenId};
 
 pub(crate) use accounts::{Audit, Dlq, Ledger, Letters, Place};
-pub(crate) use destination::{Destination, NewSettings};
+pub(crate) use destination::{Address, Destination, NewSettings};
 pub(crate) use generate::Generate;
 pub(crate) use journal::Journal;
 pub(crate) use reach::{Fetch, Secret};
@@ -244,15 +244,27 @@ pub(crate) enum Fields {
         #[arg(long)]
         workspace: String,
     },
-    /// Give a field another type, for events to come. What is in the warehouse stays as it is.
+    /// Give a field another type: its columns in ClickHouse move to it while events go on, then gateways take the new
+    /// type. Values that do not fit stay in a column beside (`_cart_total_string`). What was interrupted goes on when it
+    /// is called again.
     Retype {
         /// The workspace, by name or id.
         #[arg(long)]
         workspace: String,
         /// The field, flattened, such as `cart_total`.
         name: String,
-        /// `string`, `number`, `boolean`, `date-time`, `array` or `object`.
+        /// `string`, `number`, `boolean`, `date-time`, `array` or `object`; columns move to the first four.
         field_type: FieldType,
+        /// A further table of the workspace's destinations whose column moves too: one that `event.table` named. Can be
+        /// repeated.
+        #[arg(long = "table")]
+        tables: Vec<String>,
+        /// Leave the columns as they are: events of the new type become dead letters until they fit.
+        #[arg(long)]
+        gateway_only: bool,
+        /// Print the statements and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Forget a field: the next event fixes its type anew.
     Drop {

@@ -1,8 +1,10 @@
 //! What a session has learned of one destination's tables.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use millrace_event::JournalId;
 use millrace_ledger::metadata::table_hash;
 use millrace_warehouse::{Schema, TableName};
 
@@ -76,6 +78,26 @@ impl<D> Tables<D> {
 }
 
 impl Writer {
+    /// How many rows a table holds of a range of events, and how many different ones.
+    ///
+    /// # Errors
+    /// The table's server does not answer or refuses.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn sum(
+        &self,
+        table: &TableName,
+        journal: JournalId,
+        partition: u32,
+        seqs: RangeInclusive<u64>,
+    ) -> Result<(u64, u64), Box<dyn std::error::Error + Send + Sync>> {
+        match self.postgres.opened(table.database().as_str()) {
+            Some(tables) => Ok(tables.destination.sum(table, journal, partition, seqs).await?),
+            None => Ok(self.warehouse.sum(table, journal, partition, seqs).await?),
+        }
+    }
+
     /// The table's schema as it was last read; made, checked and read at the first use, and again once its
     /// destination's settings are others.
     pub(super) async fn schema<D: Destination>(

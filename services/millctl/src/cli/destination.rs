@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use millrace_store::Name;
 use millrace_store::destinations::Kind;
@@ -30,7 +32,8 @@ pub(crate) enum Destination {
         /// `clickhouse` or `postgres`.
         #[arg(long, default_value_t = Kind::ClickHouse)]
         kind: Kind,
-        /// The database of its tables; that of the destination `default` when not given.
+        /// The database, or for `postgres` the schema, of its tables; the database of the destination `default` when not
+        /// given.
         #[arg(long)]
         database: Option<String>,
         /// The table, unless an event names another.
@@ -38,6 +41,8 @@ pub(crate) enum Destination {
         table: String,
         #[command(flatten)]
         settings: NewSettings,
+        #[command(flatten)]
+        address: Address,
     },
     /// Change settings; bulkers go by them within a few seconds, and the table is changed at once.
     Set {
@@ -48,12 +53,25 @@ pub(crate) enum Destination {
         #[arg(long, default_value = "default")]
         destination: String,
         /// `NAME=VALUE`, such as `ttl_days=90`; the value `default` unsets. `destination show` has all names.
-        #[arg(required = true, value_name = "NAME=VALUE", value_parser = setting)]
+        #[arg(required_unless_present_any = ["url_file", "url_env"], value_name = "NAME=VALUE", value_parser = setting)]
         changes: Vec<(String, Value)>,
+        #[command(flatten)]
+        address: Address,
         /// Show what would change and change nothing.
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// Where a PostgreSQL destination is. It holds a password, so it is on no command line, and stored under the key file.
+#[derive(Debug, Args)]
+pub(crate) struct Address {
+    /// For `postgres`: a file with the address, `postgres://user:password@host:port/database`; `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "url_env")]
+    pub(crate) url_file: Option<PathBuf>,
+    /// For `postgres`: the environment variable that holds the address.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) url_env: Option<String>,
 }
 
 /// Settings of something that is being made.

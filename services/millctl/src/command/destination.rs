@@ -1,6 +1,8 @@
 //! `millctl destination …`
 
-use anyhow::{Context, Result};
+mod address;
+
+use anyhow::{Context, Result, bail};
 use millrace_store::destinations::{Configured, InvalidSetting, Kind, NewDestination, Settings, TableLayout};
 use millrace_store::{Destinations, Workspaces};
 use millrace_warehouse::{Database, Layout, TableName, layout};
@@ -66,9 +68,16 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             database,
             table,
             settings,
+            address,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            let settings = new_settings(kind, &settings.settings)?;
+            let mut settings = new_settings(kind, &settings.settings)?;
+            let sealed = address::seal(&address, &workspace, name.as_str(), parts)?;
+            match sealed {
+                Some(sealed) => settings.set(address::SETTING, &sealed)?,
+                None if kind == Kind::Postgres => bail!("a postgres destination needs `--url-file` or `--url-env`"),
+                None => {}
+            }
             let database = match database {
                 Some(database) => database,
                 None => {
@@ -105,10 +114,14 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
         Destination::Set {
             workspace,
             destination,
-            changes,
+            mut changes,
+            address,
             dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
+            let name = destinations.find(&workspace, &destination).await?.destination.name;
+            let sealed = address::seal(&address, &workspace, &name, parts)?;
+            changes.extend(sealed.map(|sealed| (address::SETTING.to_owned(), sealed)));
             let (before, after) = destinations
                 .set(&workspace, &destination, &changes, dry_run)
                 .await?;

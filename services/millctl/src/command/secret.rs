@@ -103,7 +103,7 @@ async fn reseal(parts: &Parts) -> Result<Answer> {
     Ok(Answer::lines(object, lines)?.with_exit(exit))
 }
 
-fn key_file(named: Option<PathBuf>, parts: &Parts) -> Result<PathBuf> {
+pub(super) fn key_file(named: Option<PathBuf>, parts: &Parts) -> Result<PathBuf> {
     let configured = || parts.key_file().map(Path::to_owned);
     named.or_else(configured).context(
         "no key file is named: set MILLRACE__SECRETS__KEY_FILE to where it is, or to where `millctl secret init-key` is to make it",
@@ -111,7 +111,7 @@ fn key_file(named: Option<PathBuf>, parts: &Parts) -> Result<PathBuf> {
 }
 
 /// The value, without one line end that editors and `echo` put behind it.
-fn value(file: Option<&Path>) -> Result<String> {
+pub(super) fn value(file: Option<&Path>) -> Result<String> {
     let most = MAX_VALUE_BYTES as u64 + 3;
     let mut bytes = Vec::new();
     match file {

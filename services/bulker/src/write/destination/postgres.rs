@@ -156,6 +156,12 @@ struct Opened {
 }
 
 impl Open {
+    /// The tables of a destination that rows were written to.
+    pub(in crate::write) fn opened(&self, database: &str) -> Option<Arc<Tables<Postgres>>> {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(database).map(|opened| Arc::clone(&opened.tables))
+    }
+
     /// The tables of a destination.
     ///
     /// # Errors
