@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use millrace_testkit::oracle::{Oracle, PERSONS};
+use millrace_testkit::patient::{Effort, Patient};
 use millrace_testkit::pipeline::Sender;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::fate::event;
 
@@ -22,8 +22,6 @@ const CLIENTS: u64 = 6;
 const MOST: u64 = 25;
 /// How often a client sends a request, unless it waits for an answer.
 const TURN: Duration = Duration::from_millis(200);
-/// Before an event is sent again.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Longest that an event may go without an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -36,6 +34,22 @@ pub struct Sent {
     pub again: AtomicU64,
     /// Events that ingest knew already, as it answered batches; other routes do not say.
     pub duplicates: AtomicU64,
+}
+
+impl Sent {
+    fn client<'a>(&'a self, sender: &'a Sender) -> Patient<'a> {
+        Patient {
+            sender,
+            oracle: &self.oracle,
+            event,
+            patience: PATIENCE,
+        }
+    }
+
+    fn note(&self, effort: Effort) {
+        self.again.fetch_add(effort.again, Ordering::Relaxed);
+        self.duplicates.fetch_add(effort.known, Ordering::Relaxed);
+    }
 }
 
 /// Sends about `rate` events a second from number `first` on until `end`, then waits for the last answers.
@@ -67,17 +81,11 @@ pub async fn send(
                     .take(usize::try_from(size).unwrap_or(1))
                     .collect();
                 // One request in ten goes over the routes of the types, event by event.
-                if turn.is_multiple_of(10) {
-                    for n in batch {
-                        let event = event(n);
-                        let path = format!("/v1/{}", event["type"].as_str().unwrap_or("track"));
-                        until_acknowledged(&sender, &sent, &path, &event, &[n]).await?;
-                    }
-                } else {
-                    let events: Vec<_> = batch.iter().map(|n| event(*n)).collect();
-                    until_acknowledged(&sender, &sent, "/v1/batch", &json!({ "batch": events }), &batch)
-                        .await?;
-                }
+                let client = sent.client(&sender);
+                sent.note(match turn.is_multiple_of(10) {
+                    true => client.one_by_one(&batch).await?,
+                    false => client.batch(&batch).await?,
+                });
             }
             Ok::<_, anyhow::Error>(())
         });
@@ -95,50 +103,7 @@ pub async fn send(
 pub async fn send_plain(sender: &Sender, sent: &Sent, count: u64) -> Result<()> {
     let numbers: Vec<u64> = (0..count).collect();
     for batch in numbers.chunks(20) {
-        let events: Vec<_> = batch.iter().map(|n| event(*n)).collect();
-        until_acknowledged(sender, sent, "/v1/batch", &json!({ "batch": events }), batch).await?;
+        sent.note(sent.client(sender).batch(batch).await?);
     }
     Ok(())
-}
-
-async fn until_acknowledged(
-    sender: &Sender,
-    sent: &Sent,
-    path: &str,
-    body: &Value,
-    numbers: &[u64],
-) -> Result<()> {
-    let end = Instant::now() + PATIENCE;
-    let mut first = true;
-    loop {
-        for n in numbers {
-            sent.oracle.sending(*n);
-        }
-        if !std::mem::take(&mut first) {
-            let again = u64::try_from(numbers.len()).unwrap_or(0);
-            sent.again.fetch_add(again, Ordering::Relaxed);
-        }
-        let said = match sender.post(path, body).await {
-            Ok(answer) if answer.status == 200 => {
-                let answered = answer.json()?;
-                if answered["success"] != true || answered.get("rejected").is_some() {
-                    bail!("{path} was answered 200 with {}", answer.body);
-                }
-                let known = answered["duplicates"].as_u64().unwrap_or(0);
-                sent.duplicates.fetch_add(known, Ordering::Relaxed);
-                for n in numbers {
-                    sent.oracle.acknowledged(*n);
-                }
-                return Ok(());
-            }
-            Ok(answer) if answer.status == 429 || answer.status == 503 => answer.body,
-            Ok(answer) => bail!("{path} was answered {}: {}", answer.status, answer.body),
-            // The connection broke: the process was killed, and comes back.
-            Err(error) => format!("{error:#}"),
-        };
-        if Instant::now() > end {
-            bail!("{path} was not acknowledged within {PATIENCE:?}; last: {said}");
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }

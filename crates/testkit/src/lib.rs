@@ -10,6 +10,7 @@ pub mod http;
 pub mod mmdb;
 pub mod oracle;
 pub mod otlp;
+pub mod patient;
 pub mod pipeline;
 pub mod postgres;
 pub mod process;
