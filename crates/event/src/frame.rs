@@ -167,23 +167,23 @@ impl<'a> Frame<'a> {
 /// # Errors
 /// When the payload is over [`MAX_PAYLOAD`].
 pub fn encode(kind: Kind, id: u64, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-    let head = head(kind, id, payload)?;
+    let head = head(kind, id, payload.len())?;
     out.reserve(head.len() + payload.len());
     out.extend_from_slice(&head);
     out.extend_from_slice(payload);
     Ok(())
 }
 
-/// What stands in front of a payload.
+/// What stands in front of a payload of `payload_len` bytes.
 ///
 /// # Errors
 /// When the payload is over [`MAX_PAYLOAD`].
-pub fn head(kind: Kind, id: u64, payload: &[u8]) -> Result<[u8; HEADER_LEN], FrameError> {
-    let too_large = FrameError::TooLarge(payload.len());
-    if payload.len() > MAX_PAYLOAD {
+pub fn head(kind: Kind, id: u64, payload_len: usize) -> Result<[u8; HEADER_LEN], FrameError> {
+    let too_large = FrameError::TooLarge(payload_len);
+    if payload_len > MAX_PAYLOAD {
         return Err(too_large);
     }
-    let [l0, l1, l2, l3] = u32::try_from(payload.len()).map_err(|_| too_large)?.to_le_bytes();
+    let [l0, l1, l2, l3] = u32::try_from(payload_len).map_err(|_| too_large)?.to_le_bytes();
     let [i0, i1, i2, i3, i4, i5, i6, i7] = id.to_le_bytes();
     Ok([
         l0, l1, l2, l3, VERSION, kind as u8, i0, i1, i2, i3, i4, i5, i6, i7,

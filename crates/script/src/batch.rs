@@ -55,18 +55,21 @@ impl Runner {
         let mut left = batch.budget_ms.map(Duration::from_millis);
         self.calls.open(told.clone());
         self.console.follow(Arc::clone(place));
+        let mut clock = now();
         while let Some((index, record)) = next() {
             place.event(index);
             if left.is_some_and(|left| left.is_zero()) {
                 outcomes.push((index, past_budget()));
                 continue;
             }
+            let loads = self.isolate.is_none();
             let outcome = match self.ready().await {
                 Ok((isolate, calls)) => {
-                    let began = now();
-                    let outcome = isolate.run(index, record, left, calls).await;
-                    let ended = now();
-                    left = left.map(|left| left.saturating_sub(ended - began));
+                    // One look at the clock for each event: the end of one is the beginning of the next.
+                    let began = if loads { now() } else { clock };
+                    let outcome = isolate.run(index, record, began, left, calls).await;
+                    clock = now();
+                    left = left.map(|left| left.saturating_sub(clock - began));
                     outcome.unwrap_or_else(past_budget)
                 }
                 Err(fault) => {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, MAX_FLIGHT, Outcome, Progress, Usage};
 
@@ -101,7 +102,7 @@ impl Chain {
     /// When the batch cannot be read, the thread ended, or `tell` gave up.
     pub fn run(
         &self,
-        batch: Vec<u8>,
+        batch: impl Into<Bytes>,
         mut tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<(Vec<Outcome<String>>, Logged), ChainError> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,11 +111,11 @@ impl Chain {
             lanes.running.push(lane);
         }
         let (told, happens) = mpsc::sync_channel(MAX_CALLS);
-        let (batch, cursor) = (Arc::new(batch), Arc::new(Cursor::default()));
+        let (batch, cursor) = (batch.into(), Arc::new(Cursor::default()));
         let mut places = Places::new(lanes.running.len(), now());
         for (number, lane) in lanes.running.iter().enumerate() {
             lane.take(Job {
-                batch: Arc::clone(&batch),
+                batch: batch.clone(),
                 cursor: Arc::clone(&cursor),
                 place: places.of(number),
                 told: told.clone(),

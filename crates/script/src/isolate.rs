@@ -6,6 +6,7 @@
 //!
 //! An isolate lives on the thread that made it, within a Tokio runtime. Once it was stopped it is spent.
 
+mod call;
 mod calls;
 mod engine;
 mod fault;
@@ -27,10 +28,10 @@ use millrace_event::FunctionCode;
 use millrace_event::frame::{Fault, Limits, Outcome, Record, Resume};
 
 use crate::console::Console;
-use crate::isolate::settle::{Settled, settle};
+use crate::isolate::call::{Passed, Turn};
 use crate::isolate::timers::Timers;
 use crate::isolate::value::Accepted;
-use crate::watchdog::{StopReason, Stopped, Watch, now};
+use crate::watchdog::{StopReason, Stopped, Watch};
 
 pub(crate) use calls::Calls;
 pub(crate) use load::is_exhausted;
@@ -108,22 +109,8 @@ enum Interrupted {
     Stopped,
 }
 
-/// What one call gave.
-enum Passed<'a> {
-    Events(Vec<Event<'a>>),
-    /// The function failed and its `onError` says that the event goes.
-    Dropped(Fault),
-}
-
-/// How a call came back.
-enum Called {
-    Accepted(Accepted),
-    /// The promise that the function returned, and the event that it was given.
-    Waiting(v8::Global<v8::Promise>, v8::Global<v8::Value>),
-}
-
 impl Isolate {
-    /// Runs one event through the chain, within its own limits and what is `left` to its batch; `None` when the latter
+    /// Runs one event, which `began` now, through the chain, within its own limits and what is `left` to its batch; `None` when the latter
     /// ended first: it says nothing about the event.
     ///
     /// # Cancellation
@@ -132,14 +119,16 @@ impl Isolate {
         &mut self,
         index: usize,
         record: &Record<'_>,
+        began: Instant,
         left: Option<Duration>,
         calls: &mut Calls,
     ) -> Option<Outcome<String>> {
         self.console.open(Some(index), self.limits.log_lines);
         let wall = Duration::from_millis(self.limits.wall_ms);
         let cut_short = left.is_some_and(|left| left < wall);
-        let deadline = self.watch.arm(left.map_or(wall, |left| left.min(wall)));
-        self.watch.meter(self.limits.cpu_ms.map(Duration::from_millis));
+        let deadline = began + left.map_or(wall, |left| left.min(wall));
+        let cpu = self.limits.cpu_ms.map(Duration::from_millis);
+        self.watch.arm_event(deadline, cpu);
         let outcome = self.through(record, deadline, calls).await;
         // What a function left behind ends with its event.
         self.timers.clear();
@@ -229,10 +218,18 @@ impl Isolate {
         let first = usize::try_from(record.position).unwrap_or(usize::MAX);
         for position in first..self.parts.functions.len() {
             let alone = events.len() == 1;
+            let last = alone && position + 1 == self.parts.functions.len();
             let mut next = Vec::with_capacity(events.len());
             for event in events {
                 let context = record.context;
-                match self.call(position, event, context, deadline, calls).await {
+                let turn = Turn {
+                    position,
+                    last,
+                    deadline,
+                    rearm: position > first || !alone,
+                };
+                match self.call(turn, event, context, calls).await {
+                    Ok(Passed::Texts(texts)) => return Ok(Outcome::forward(texts)),
                     Ok(Passed::Events(events)) => next.extend(events),
                     Ok(Passed::Dropped(fault)) => failed = Some(fault),
                     Err(Interrupted::Retry(fault, after, kept)) => {
@@ -263,186 +260,11 @@ impl Isolate {
         let limit = self.limits.output_bytes;
         let texts = self.within(last, |scope, parts| {
             Some(
-                value::texts(scope, &parts.stringify, &events, limit)?
+                value::written(scope, &parts.stringify, &events, limit)?
                     .map_err(|(code, text)| parts.blame(last, code, text)),
             )
         })?;
         Ok(Outcome::forward(texts))
-    }
-
-    /// Calls one function with one event.
-    async fn call<'a>(
-        &mut self,
-        position: usize,
-        event: Event<'a>,
-        context: &str,
-        deadline: Instant,
-        calls: &mut Calls,
-    ) -> Result<Passed<'a>, Interrupted> {
-        self.console.enter(position);
-        let function = &self.parts.functions[position];
-        let (on_error, keeps) = (function.on_error, function.keeps);
-        let left = deadline.saturating_duration_since(now());
-        // Its own clock within the event's: what one function did not use is not taken from the next.
-        let deadline = self
-            .watch
-            .arm(function.timeout.map_or(left, |timeout| timeout.min(left)));
-        // Mutated in place by a function that may throw halfway: keep what it was.
-        let kept = match &event {
-            Event::Value(_) if keeps => match self.written(position, &event) {
-                Ok(text) => Some(text),
-                // It may still become something that can be written; there is only nothing to go back to.
-                Err(Interrupted::Fault(_)) if on_error != OnError::Pass => None,
-                Err(interrupted) => return Err(interrupted),
-            },
-            Event::Value(_) => None,
-            Event::Text(text) => (position > 0).then(|| Rc::from(*text)),
-            Event::Written(text) => Some(Rc::clone(text)),
-        };
-        let called = match self.enter(position, &event, context) {
-            Ok(Called::Waiting(promise, given)) => self.wait(position, promise, given, deadline, calls).await,
-            Ok(Called::Accepted(accepted)) => Ok(accepted),
-            Err(interrupted) => Err(interrupted),
-        };
-        match (called, on_error) {
-            (Ok(Accepted::Same(value)), _) => Ok(Passed::Events(vec![Event::Value(value)])),
-            (Ok(Accepted::Others(values)), _) => {
-                Ok(Passed::Events(values.into_iter().map(Event::Value).collect()))
-            }
-            (Err(Interrupted::Retry(fault, after, _)), _) => Err(Interrupted::Retry(fault, after, kept)),
-            (Err(Interrupted::Fault(fault)), OnError::Retry) if retriable(&fault) => {
-                Err(Interrupted::Retry(fault, None, kept))
-            }
-            (Err(Interrupted::Fault(fault)), OnError::Drop) if retriable(&fault) => {
-                Ok(Passed::Dropped(*fault))
-            }
-            (Err(Interrupted::Fault(fault)), OnError::Pass) if retriable(&fault) => {
-                Ok(Passed::Events(vec![kept.map_or(event, Event::Written)]))
-            }
-            (Err(interrupted), _) => Err(interrupted),
-        }
-    }
-
-    fn written(&mut self, position: usize, event: &Event<'_>) -> Result<Rc<str>, Interrupted> {
-        let limit = self.limits.output_bytes;
-        let texts = self.within(position, |scope, parts| {
-            let texts = value::texts(scope, &parts.stringify, std::slice::from_ref(event), limit)?;
-            Some(texts.map_err(|(code, text)| parts.blame(position, code, text)))
-        })?;
-        Ok(Rc::from(texts.first().map_or("{}", String::as_str)))
-    }
-
-    fn enter(&mut self, position: usize, event: &Event<'_>, context: &str) -> Result<Called, Interrupted> {
-        self.within(position, |scope, parts| {
-            let event = value::parsed(scope, event)?;
-            let this = v8::undefined(scope).into();
-            let function = &parts.functions[position];
-            let entry = v8::Local::new(scope, &function.entry);
-            let returned = if function.takes_context {
-                let context = v8::String::new(scope, context)?;
-                let make_context = v8::Local::new(scope, &parts.context);
-                let context = make_context.call(scope, this, &[context.into(), event])?;
-                entry.call(scope, this, &[event, context])?
-            } else {
-                entry.call(scope, this, &[event])?
-            };
-            // Microtasks that the call left behind are its own: they run on its clock.
-            scope.perform_microtask_checkpoint();
-            let Ok(promise) = v8::Local::<v8::Promise>::try_from(returned) else {
-                return Some(
-                    parts
-                        .accept(scope, position, returned, event)
-                        .map(Called::Accepted),
-                );
-            };
-            match promise.state() {
-                v8::PromiseState::Fulfilled => {
-                    let result = promise.result(scope);
-                    Some(parts.accept(scope, position, result, event).map(Called::Accepted))
-                }
-                v8::PromiseState::Pending | v8::PromiseState::Rejected => {
-                    let nothing = v8::Local::new(scope, &parts.nothing);
-                    promise.catch(scope, nothing)?;
-                    let promise = v8::Global::new(scope, promise);
-                    Some(Ok(Called::Waiting(promise, v8::Global::new(scope, event))))
-                }
-            }
-        })
-    }
-
-    async fn wait(
-        &mut self,
-        position: usize,
-        promise: v8::Global<v8::Promise>,
-        event: v8::Global<v8::Value>,
-        deadline: Instant,
-        calls: &mut Calls,
-    ) -> Result<Accepted, Interrupted> {
-        let settled = settle(&mut self.runtime, &self.timers, calls, &promise, deadline).await;
-        // A microtask that was terminated leaves its promise pending and nothing to do: asked first.
-        if self.is_spent() {
-            return Err(Interrupted::Stopped);
-        }
-        match settled {
-            Settled::Yes => {}
-            Settled::Never => {
-                let text = "its promise can never settle";
-                return Err(Interrupted::Fault(Box::new(self.parts.blame(
-                    position,
-                    FunctionCode::Unsettled,
-                    text,
-                ))));
-            }
-            Settled::TooLate => {
-                self.stopped.set(Stopped::Wall);
-                return Err(Interrupted::Stopped);
-            }
-        }
-        self.within(position, |scope, parts| {
-            let promise = v8::Local::new(scope, &promise);
-            let event = v8::Local::new(scope, &event);
-            let result = promise.result(scope);
-            if promise.state() == v8::PromiseState::Rejected {
-                return Some(Ok(Err(fault::interruption(scope, parts, position, result, None))));
-            }
-            Some(parts.accept(scope, position, result, event).map(Ok))
-        })?
-    }
-
-    /// Enters the isolate. `work` gives `None` when JavaScript threw or was terminated.
-    fn within<T>(
-        &mut self,
-        position: usize,
-        work: impl FnOnce(&mut v8::PinScope<'_, '_>, &Parts) -> Option<Result<T, Fault>>,
-    ) -> Result<T, Interrupted> {
-        deno_core::scope!(scope, self.runtime);
-        v8::tc_scope!(let scope, scope);
-        let done = work(scope, &self.parts);
-        if let Some(done) = done {
-            return done.map_err(|fault| Interrupted::Fault(Box::new(fault)));
-        }
-        if scope.has_terminated() || scope.is_execution_terminating() {
-            return Err(Interrupted::Stopped);
-        }
-        let (exception, message) = (scope.exception(), scope.message());
-        match exception {
-            Some(exception) => Err(fault::interruption(
-                scope,
-                &self.parts,
-                position,
-                exception,
-                message,
-            )),
-            // The engine gave up without an exception: a string longer than it can hold.
-            None => {
-                let text = "a value is larger than the engine holds";
-                Err(Interrupted::Fault(Box::new(self.parts.blame(
-                    position,
-                    FunctionCode::OutputLimit,
-                    text,
-                ))))
-            }
-        }
     }
 }
 
@@ -457,13 +279,13 @@ impl Parts {
         fault
     }
 
-    fn accept(
+    fn accept<'s>(
         &self,
-        scope: &mut v8::PinScope<'_, '_>,
+        scope: &mut v8::PinScope<'s, '_>,
         position: usize,
-        returned: v8::Local<'_, v8::Value>,
-        event: v8::Local<'_, v8::Value>,
-    ) -> Result<Accepted, Fault> {
+        returned: v8::Local<'s, v8::Value>,
+        event: v8::Local<'s, v8::Value>,
+    ) -> Result<Accepted<'s>, Fault> {
         value::accept(scope, returned, event, self.outputs)
             .map_err(|(code, text)| self.blame(position, code, text))
     }
@@ -481,14 +303,6 @@ fn retry(position: usize, fault: Fault, after: Option<Duration>, kept: Option<&s
         resume: resume(),
         ..Outcome::retry(fault, after.map(millis))
     }
-}
-
-/// What `onError` speaks about: the function's own failures, not the limits it ran into.
-fn retriable(fault: &Fault) -> bool {
-    matches!(
-        fault.code,
-        FunctionCode::Thrown | FunctionCode::InvalidReturn | FunctionCode::Unsettled
-    )
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millrace_event::frame::{Outcome, Progress};
 
 use crate::chain::{ChainError, Told};
@@ -34,7 +35,7 @@ pub(crate) struct Share {
 
 /// What a lane is given.
 pub(crate) struct Job {
-    pub(crate) batch: Arc<Vec<u8>>,
+    pub(crate) batch: Bytes,
     pub(crate) cursor: Arc<Cursor>,
     pub(crate) place: Arc<Place>,
     pub(crate) told: SyncSender<Told>,

@@ -186,25 +186,39 @@ impl Watch {
     /// Gives what follows `limit` of wall time; returns the deadline.
     pub(crate) fn arm(&self, limit: Duration) -> Instant {
         let deadline = now() + limit;
-        lock(&self.slot).deadline = Some(deadline);
+        self.until(deadline);
+        deadline
+    }
+
+    fn wake(&self) {
         if self.shared.idle.swap(false, Ordering::SeqCst) {
             // The thread holds this lock except while it waits, so the notification finds it waiting.
             let _slots = lock(&self.shared.slots);
             self.shared.wake.notify_all();
         }
-        deadline
     }
 
-    /// Gives what follows, until it is disarmed, so much processor time of this thread, which must be the isolate's.
-    pub(crate) fn meter(&self, limit: Option<Duration>) {
-        let meter = limit.and_then(|limit| {
+    /// Gives what follows, until it is disarmed, the time until `deadline`, and so much processor time of this thread,
+    /// which must be the isolate's.
+    pub(crate) fn arm_event(&self, deadline: Instant, cpu: Option<Duration>) {
+        let meter = cpu.and_then(|limit| {
             Some(Meter {
                 clock: ThreadClock::own()?,
                 limit,
                 until: None,
             })
         });
-        lock(&self.slot).cpu = meter;
+        let mut slot = lock(&self.slot);
+        slot.deadline = Some(deadline);
+        slot.cpu = meter;
+        drop(slot);
+        self.wake();
+    }
+
+    /// Sets another deadline.
+    pub(crate) fn until(&self, deadline: Instant) {
+        lock(&self.slot).deadline = Some(deadline);
+        self.wake();
     }
 
     /// Takes the deadline away; after this the watchdog does not stop the isolate any more.

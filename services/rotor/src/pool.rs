@@ -24,9 +24,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
+use millrace_event::frame::payload::Records;
 use millrace_event::frame::{Fault, Load, LogLine, Outcome, Usage};
 use millrace_service::{Clock, Condition};
-use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 pub use metrics::Metrics;
@@ -117,17 +117,6 @@ impl Chain {
     }
 }
 
-/// One event to run.
-#[derive(Clone, Debug)]
-pub struct EventInput {
-    /// What `ctx` says about it: a JSON object with `attempt`, `receivedAt` and `headers`.
-    pub context: Box<RawValue>,
-    /// The event's text.
-    pub event: Box<RawValue>,
-    /// The place in the chain of the function to begin at.
-    pub position: u32,
-}
-
 /// The pool is closed: no batch is run any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker pool is closed")]
@@ -140,7 +129,7 @@ pub struct StartError(#[source] std::io::Error);
 
 struct Job {
     chain: Arc<Chain>,
-    events: Vec<EventInput>,
+    events: Records,
     /// Wall time for all of them; those past it go round again.
     budget: Option<Duration>,
     /// Closed when nobody waits for the outcomes any more.
@@ -259,7 +248,7 @@ impl Pool {
     /// # Cancellation
     /// Safe: a batch that nobody waits for is not started, or is left between two of its runs. Functions may have
     /// seen its events.
-    pub async fn run(&self, chain: Arc<Chain>, events: Vec<EventInput>) -> Result<Vec<Outcome>, Closed> {
+    pub async fn run(&self, chain: Arc<Chain>, events: Records) -> Result<Vec<Outcome>, Closed> {
         Ok(self.account(chain, events).await?.outcomes)
     }
 
@@ -270,7 +259,7 @@ impl Pool {
     ///
     /// # Cancellation
     /// As [`Pool::run`].
-    pub async fn account(&self, chain: Arc<Chain>, events: Vec<EventInput>) -> Result<Ran, Closed> {
+    pub async fn account(&self, chain: Arc<Chain>, events: Records) -> Result<Ran, Closed> {
         self.account_within(chain, events, None).await
     }
 
@@ -285,7 +274,7 @@ impl Pool {
     pub async fn account_within(
         &self,
         chain: Arc<Chain>,
-        events: Vec<EventInput>,
+        events: Records,
         budget: Option<Duration>,
     ) -> Result<Ran, Closed> {
         if events.is_empty() {

@@ -23,12 +23,17 @@ const DEEPEST: usize = 64;
 const MOST_WORK: usize = 16 << 20;
 
 /// Puts the source's text back into everything that its event became.
-pub fn restore(source: &RawValue, outcome: &mut Outcome) {
+///
+/// `source` is JSON: nothing is put back where it is not.
+pub fn restore(source: &str, outcome: &mut Outcome) {
     let outputs = outcome.events.len() + usize::from(outcome.resume.is_some());
-    let work = source.get().len().saturating_mul(outputs);
-    if work == 0 || work > MOST_WORK || !is_at_risk(source.get()) {
+    let work = source.len().saturating_mul(outputs);
+    if work == 0 || work > MOST_WORK || !is_at_risk(source) {
         return;
     }
+    let Ok(source) = serde_json::from_str::<&RawValue>(source) else {
+        return;
+    };
     let kept = outcome.resume.as_mut().map(|resume| &mut resume.event);
     for output in outcome.events.iter_mut().chain(kept) {
         let mut text = String::with_capacity(source.get().len().max(output.get().len()));

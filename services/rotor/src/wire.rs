@@ -1,17 +1,26 @@
 //! Frames over the socket pair, blocking, the same on both sides.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use millrace_event::frame::{self, Frame, FrameError, Kind};
+use bytes::Bytes;
+use millrace_event::frame::{self, FrameError, HEADER_LEN, Header, Kind};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{RecvFlags, recv};
 use serde::Serialize;
 
-/// Bytes asked for at a time.
+/// Bytes asked for while it is not known how many will come.
 const CHUNK: usize = 64 << 10;
 
-/// Buffers larger than this are given back once they are empty.
-const KEEP: usize = 1 << 20;
+/// Frames up to this size are copied out of the buffer they came in; a larger one takes the buffer with it.
+const SMALL: usize = 4 << 10;
+
+/// What the socket is asked to hold of what is under way, so that a batch goes over in one piece: the system gives what
+/// it allows.
+const UNDER_WAY: usize = 2 << 20;
 
 /// Why the other side cannot be spoken with any more.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +46,7 @@ pub enum Received {
         /// What it belongs to.
         id: u64,
         /// Its payload.
-        payload: Vec<u8>,
+        payload: Bytes,
     },
     /// The socket's read timeout passed without one.
     Nothing,
@@ -63,6 +72,8 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct Writer {
     stream: UnixStream,
+    /// Frames that go out with the next one.
+    held: Vec<u8>,
 }
 
 impl Wire {
@@ -71,11 +82,17 @@ impl Wire {
     /// # Errors
     /// When the system gives no second descriptor for the socket.
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
+        if let Err(error) = set_socket_send_buffer_size(&stream, UNDER_WAY) {
+            tracing::debug!(%error, "the socket to the other side keeps its size");
+        }
         let reader = Reader {
             stream: stream.try_clone()?,
             incoming: Vec::new(),
         };
-        let writer = Writer { stream };
+        let writer = Writer {
+            stream,
+            held: Vec::new(),
+        };
         Ok(Self { writer, reader })
     }
 
@@ -84,12 +101,12 @@ impl Wire {
         (self.reader, self.writer)
     }
 
-    /// Sends one frame, whole, for a payload that is JSON already.
+    /// As [`Writer::send_parts`].
     ///
     /// # Errors
     /// As [`Writer::send`].
-    pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
-        self.writer.send_bytes(kind, id, payload)
+    pub fn send_parts(&mut self, kind: Kind, id: u64, parts: &[&[u8]]) -> Result<(), WireError> {
+        self.writer.send_parts(kind, id, parts)
     }
 
     /// As [`Reader::receive`].
@@ -125,14 +142,27 @@ impl Writer {
         self.send_bytes(kind, id, &payload)
     }
 
-    /// [`Writer::send`] for a payload that is JSON already.
+    /// [`Writer::send`] for a payload that is bytes already.
     ///
     /// # Errors
     /// As [`Writer::send`].
     pub fn send_bytes(&mut self, kind: Kind, id: u64, payload: &[u8]) -> Result<(), WireError> {
-        let head = frame::head(kind, id, payload).map_err(WireError::Frame)?;
-        let mut parts = [IoSlice::new(&head), IoSlice::new(payload)];
-        let mut rest = &mut parts[..];
+        self.send_parts(kind, id, &[payload])
+    }
+
+    /// [`Writer::send`] for a payload that lies in several places.
+    ///
+    /// # Errors
+    /// As [`Writer::send`].
+    pub fn send_parts(&mut self, kind: Kind, id: u64, parts: &[&[u8]]) -> Result<(), WireError> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let head = frame::head(kind, id, length).map_err(WireError::Frame)?;
+        let mut slices = Vec::with_capacity(parts.len() + 2);
+        slices.extend([IoSlice::new(&self.held), IoSlice::new(&head)]);
+        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        let mut rest = &mut slices[..];
+        // Takes what is empty away.
+        IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             match self.stream.write_vectored(rest) {
                 Ok(0) => return Err(WireError::Socket(ErrorKind::WriteZero.into())),
@@ -141,22 +171,51 @@ impl Writer {
                 Err(error) => return Err(WireError::Socket(error)),
             }
         }
+        self.held.clear();
         Ok(())
+    }
+
+    /// Keeps one small frame and sends it in front of the next one, with the same call to the system.
+    ///
+    /// # Errors
+    /// When the payload cannot be written or does not fit in a frame.
+    pub fn hold(&mut self, kind: Kind, id: u64, payload: &impl Serialize) -> Result<(), WireError> {
+        let payload = serde_json::to_vec(payload).map_err(WireError::Payload)?;
+        frame::encode(kind, id, &payload, &mut self.held).map_err(WireError::Frame)
     }
 }
 
 impl Reader {
     fn buffered(&mut self) -> Result<Option<Received>, WireError> {
-        let Some((frame, taken)) = Frame::decode(&self.incoming).map_err(WireError::Frame)? else {
+        let Some(Header {
+            payload_len,
+            kind,
+            id,
+        }) = self.header()?
+        else {
             return Ok(None);
         };
-        let Frame { kind, id, payload } = frame;
-        let payload = payload.to_vec();
-        self.incoming.drain(..taken);
-        if self.incoming.is_empty() && self.incoming.capacity() > KEEP {
-            self.incoming = Vec::new();
+        let total = HEADER_LEN + payload_len;
+        if self.incoming.len() < total {
+            return Ok(None);
         }
+        let payload = if total <= SMALL {
+            let payload = self.incoming.get(HEADER_LEN..total).unwrap_or_default();
+            let payload = Bytes::copy_from_slice(payload);
+            self.incoming.drain(..total);
+            payload
+        } else {
+            let behind = self.incoming.split_off(total);
+            let whole = std::mem::replace(&mut self.incoming, behind);
+            Bytes::from(whole).slice(HEADER_LEN..)
+        };
         Ok(Some(Received::Frame { kind, id, payload }))
+    }
+
+    /// The header of the frame that is coming in, once it is there.
+    fn header(&self) -> Result<Option<Header>, WireError> {
+        let head = self.incoming.first_chunk::<HEADER_LEN>();
+        head.map(Header::decode).transpose().map_err(WireError::Frame)
     }
 
     /// Waits for the next frame, as long as the socket's read timeout says.
@@ -168,22 +227,24 @@ impl Reader {
             if let Some(received) = self.buffered()? {
                 return Ok(received);
             }
-            let filled = self.incoming.len();
-            self.incoming.resize(filled + CHUNK, 0);
-            let read = self
-                .incoming
-                .get_mut(filled..)
-                .map_or(Ok(0), |space| self.stream.read(space));
-            self.incoming.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => return Ok(Received::Closed),
-                Ok(_) => {}
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(Received::Nothing),
-                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Ok(Received::Closed),
-                    _ => return Err(WireError::Socket(error)),
-                },
+            match self.header()? {
+                // Room for the rest of this frame, and for nothing behind it.
+                Some(header) => {
+                    let missing = (HEADER_LEN + header.payload_len).saturating_sub(self.incoming.len());
+                    self.incoming.reserve_exact(missing);
+                }
+                None => self.incoming.reserve(CHUNK),
+            }
+            match recv(
+                &self.stream,
+                spare_capacity(&mut self.incoming),
+                RecvFlags::empty(),
+            ) {
+                Ok((0, _)) => return Ok(Received::Closed),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
+                Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Received::Closed),
+                Err(error) => return Err(WireError::Socket(error.into())),
             }
         }
     }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
+use bytes::Bytes;
 use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Kind, Load, Log, Progress, Reply, Verdicts};
 use millrace_script::{ChainError, Host, Replies, Said};
@@ -143,7 +144,7 @@ fn probe(sandboxed: bool) -> Result<(), WorkerError> {
 }
 
 /// A frame for the main thread.
-type Incoming = (Kind, u64, Vec<u8>);
+type Incoming = (Kind, u64, Bytes);
 
 /// The thread that reads the socket, while a batch runs too: replies go to the functions that wait for them, everything
 /// else to the main thread, which is done when this ends.
@@ -209,7 +210,7 @@ fn batch(
     wire: &mut Writer,
     chains: &mut Chains,
     id: u64,
-    payload: Vec<u8>,
+    payload: Bytes,
     clock: &dyn Clock,
 ) -> Result<(), WorkerError> {
     let mut told = Progress::default();
@@ -232,7 +233,7 @@ fn batch(
                 discarded: logged.discarded,
                 usage: Some(logged.usage),
             };
-            wire.send(Kind::Log, id, &log)?;
+            wire.hold(Kind::Log, id, &log)?;
             wire.send_bytes(Kind::Verdicts, id, &Verdicts::encode(&outcomes)?)?;
         }
         Ran::UnknownChain => wire.send_bytes(Kind::Verdicts, id, &Verdicts::unknown_chain())?,

@@ -36,7 +36,7 @@ pub(crate) struct Chains {
 
 pub(crate) fn measure(runtime: &tokio::runtime::Runtime, program: &Path) -> Result<Chains> {
     let texts = functions::events()?;
-    let input = inputs(texts.get(..1).context("an event")?)?;
+    let input = inputs(texts.get(..1).context("an event")?);
     let before = children(std::process::id())?;
     // A pool of its own: the memory is weighed in a worker that has held no other chain.
     let pool = pool(program)?;

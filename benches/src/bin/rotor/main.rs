@@ -21,6 +21,10 @@ use functions::{Function, MEDIUM, TINY};
 use report::Report;
 use ways::{Price, Rotor};
 
+/// The rotor's own: half of its pool is in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures what functions cost: the engine alone, the rotor's way, isolated-vm.
 #[derive(Debug, Parser)]
 #[command(name = "rotor")]
@@ -37,6 +41,9 @@ struct Arguments {
     /// Where isolated-vm is installed; without it, that way is left out.
     #[arg(long)]
     isolated_vm: Option<PathBuf>,
+    /// This function and the rotor's batches alone, without the other ways and tables: for a profiler.
+    #[arg(long, value_parser = ["tiny", "medium"])]
+    profile: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -70,6 +77,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rotor = Rotor::start(&program, &texts)?;
     let mut report = Report::default();
+    if let Some(name) = &arguments.profile {
+        let function = if name == TINY.name { TINY } else { MEDIUM };
+        for _ in 0..arguments.rounds {
+            let price = runtime.block_on(rotor.run(function, ways::BATCH, arguments.events))?;
+            report.add(function.name, report::ROTOR, price);
+        }
+        print(&report.text());
+        return Ok(());
+    }
     for function in [TINY, MEDIUM] {
         functions::check(&runtime, &rotor, function, &texts)?;
         for round in 1..=arguments.rounds {

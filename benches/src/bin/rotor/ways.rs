@@ -9,9 +9,10 @@ use anyhow::{Context, Result, ensure};
 use millrace_benches::measure::Cpu;
 use millrace_benches::processes::children;
 use millrace_event::Verdict;
+use millrace_event::frame::payload::Records;
 use millrace_event::frame::{self, Load, Text};
 use millrace_rotor::config::EventLimits;
-use millrace_rotor::pool::{Chain, Config, EventInput, Metrics, Pool};
+use millrace_rotor::pool::{Chain, Config, Metrics, Pool};
 use millrace_script::bare::Bare;
 use millrace_service::{Clock as _, Readiness, SystemClock};
 use serde_json::value::RawValue;
@@ -77,14 +78,14 @@ fn on_a_runtime<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// The rotor's pool with one worker process, under the limits that a rotor has by default.
 pub(crate) struct Rotor {
     pool: Arc<Pool>,
-    inputs: Vec<EventInput>,
+    texts: Vec<String>,
 }
 
 impl Rotor {
     pub(crate) fn start(program: &Path, texts: &[String]) -> Result<Self> {
         Ok(Self {
             pool: Arc::new(pool(program)?),
-            inputs: inputs(texts)?,
+            texts: texts.to_vec(),
         })
     }
 
@@ -109,17 +110,17 @@ impl Rotor {
     /// What the function makes of the events.
     pub(crate) async fn texts(&self, function: Function) -> Result<Vec<String>> {
         let chain = chain(function.name, 1, function.code)?;
-        let outcomes = self.pool.run(chain, self.inputs.clone()).await?;
+        let outcomes = self.pool.run(chain, inputs(&self.texts)).await?;
         let events = outcomes.into_iter().flat_map(|outcome| outcome.events);
         Ok(events.map(|event| event.get().to_owned()).collect())
     }
 
     async fn through(&self, chain: &Arc<Chain>, size: usize, events: usize) -> Result<u64> {
-        let batches: Vec<_> = self.inputs.chunks(size).collect();
+        let batches: Vec<_> = self.texts.chunks(size).collect();
         let mut running = tokio::task::JoinSet::new();
         let mut done = 0;
         for number in 0..events / size {
-            let batch = batches[number % batches.len()].to_vec();
+            let batch = inputs(batches[number % batches.len()]);
             let (pool, chain) = (Arc::clone(&self.pool), Arc::clone(chain));
             running.spawn(async move { pool.run(chain, batch).await });
             if running.len() >= AT_ONCE
@@ -177,18 +178,18 @@ pub(crate) fn chain(id: &str, version: u64, code: &str) -> Result<Arc<Chain>> {
 }
 
 /// Events as the rotor hands them to its pool.
-pub(crate) fn inputs(texts: &[String]) -> Result<Vec<EventInput>> {
+pub(crate) fn inputs(texts: &[String]) -> Records {
     let context = concat!(
         r#"{"attempt":0,"receivedAt":"2026-11-21T04:00:00.120Z","headers":{"user-agent":"analytics-node-next/3.1.0"},"#,
         r#""idempotencyKey":"5eed0000000000ab-3-4711042"}"#
     );
-    let context = RawValue::from_string(context.to_owned())?;
-    let input = |text: &String| {
-        Ok(EventInput {
-            context: context.clone(),
-            event: RawValue::from_string(text.clone())?,
-            position: 0,
-        })
+    let record = |event| frame::Record {
+        context,
+        event,
+        position: 0,
     };
-    texts.iter().map(input).collect()
+    let bytes = texts.iter().map(|text| Records::size_of(&record(text))).sum();
+    let mut records = Records::with_capacity(texts.len(), bytes);
+    texts.iter().for_each(|text| records.push(record(text)));
+    records
 }

@@ -15,6 +15,8 @@
 //! A worker runs what somebody else wrote, so what it answers is not believed: [`Verdicts::decode`] reads every text
 //! as JSON before it gives it on.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -59,22 +61,32 @@ impl<'a> Batch<'a> {
     /// Its bytes.
     ///
     /// # Errors
-    /// A text or the number of records does not fit in 4 bytes.
+    /// The chain's id or the number of records does not fit in 4 bytes.
     pub fn encode(&self) -> Result<Vec<u8>, PayloadError> {
-        let texts = self.records.iter();
-        let size: usize = texts
-            .map(|record| 12 + record.context.len() + record.event.len())
-            .sum();
-        let mut out = Vec::with_capacity(24 + self.chain.len() + size);
-        put_text(&mut out, self.chain)?;
-        out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(&self.budget_ms.unwrap_or(NO_BUDGET).to_le_bytes());
-        put_length(&mut out, self.records.len())?;
+        let mut records = Records::default();
         for record in &self.records {
-            out.extend_from_slice(&record.position.to_le_bytes());
-            put_text(&mut out, record.context)?;
-            put_text(&mut out, record.event)?;
+            records.push(*record);
         }
+        let mut out = Self::head(self.chain, self.version, self.budget_ms, records.len())?;
+        out.extend_from_slice(records.bytes(0..records.len()));
+        Ok(out)
+    }
+
+    /// What stands in front of `count` records: the two together are a batch.
+    ///
+    /// # Errors
+    /// The chain's id or the number of records does not fit in 4 bytes.
+    pub fn head(
+        chain: &str,
+        version: u64,
+        budget_ms: Option<u64>,
+        count: usize,
+    ) -> Result<Vec<u8>, PayloadError> {
+        let mut out = Vec::with_capacity(24 + chain.len());
+        put_text(&mut out, chain)?;
+        out.extend_from_slice(&version.to_le_bytes());
+        out.extend_from_slice(&budget_ms.unwrap_or(NO_BUDGET).to_le_bytes());
+        put_length(&mut out, count)?;
         Ok(out)
     }
 
@@ -110,6 +122,84 @@ impl<'a> Batch<'a> {
     /// The bytes are not a batch.
     pub fn chain_of(mut bytes: &'a [u8]) -> Result<(&'a str, u64), PayloadError> {
         head_of(&mut bytes)
+    }
+}
+
+/// Records as a batch carries them, written once: any part of them can be sent, and sent again, as it stands here.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+/// Where one record is.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    /// Where its event's text begins.
+    event: usize,
+    end: usize,
+}
+
+impl Records {
+    /// With room for so many records, of so many bytes together.
+    pub fn with_capacity(records: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            spans: Vec::with_capacity(records),
+        }
+    }
+
+    /// Bytes that a record takes.
+    pub const fn size_of(record: &Record<'_>) -> usize {
+        12 + record.context.len() + record.event.len()
+    }
+
+    /// Writes one more. A text over 4 GiB makes a batch that no frame takes, see [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
+    pub fn push(&mut self, record: Record<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&record.position.to_le_bytes());
+        for text in [record.context, record.event] {
+            let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            self.bytes.extend_from_slice(&length.to_le_bytes());
+            self.bytes.extend_from_slice(text.as_bytes());
+        }
+        let end = self.bytes.len();
+        self.spans.push(Span {
+            start,
+            event: end - record.event.len(),
+            end,
+        });
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Bytes of the event's text of one record; 0 where there is none.
+    pub fn event_len(&self, index: usize) -> usize {
+        self.spans.get(index).map_or(0, |span| span.end - span.event)
+    }
+
+    /// The event's text of one record.
+    pub fn event(&self, index: usize) -> Option<&str> {
+        let span = self.spans.get(index)?;
+        std::str::from_utf8(self.bytes.get(span.event..span.end)?).ok()
+    }
+
+    /// The bytes of the records in `range`; nothing where they are not there.
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        let spans = self.spans.get(range).unwrap_or_default();
+        let (Some(first), Some(last)) = (spans.first(), spans.last()) else {
+            return &[];
+        };
+        self.bytes.get(first.start..last.end).unwrap_or_default()
     }
 }
 

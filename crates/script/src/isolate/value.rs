@@ -6,11 +6,11 @@ use millrace_event::FunctionCode;
 use super::Event;
 
 /// What a function's return value means.
-pub(super) enum Accepted {
+pub(super) enum Accepted<'s> {
     /// The event it was given, as it is now.
-    Same(v8::Global<v8::Value>),
+    Same(v8::Local<'s, v8::Value>),
     /// Other events; none means dropped.
-    Others(Vec<v8::Global<v8::Value>>),
+    Others(Vec<v8::Local<'s, v8::Value>>),
 }
 
 /// The event as a value; `None` when the engine threw.
@@ -29,15 +29,15 @@ pub(super) fn parsed<'s>(
 
 /// Reads a return value; the error says what was wrong with it. Runs no code of the function, except the traps
 /// of a proxy in front of an array. An array has at most `most` elements.
-pub(super) fn accept(
-    scope: &mut v8::PinScope<'_, '_>,
-    returned: v8::Local<'_, v8::Value>,
-    event: v8::Local<'_, v8::Value>,
+pub(super) fn accept<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    returned: v8::Local<'s, v8::Value>,
+    event: v8::Local<'s, v8::Value>,
     most: usize,
-) -> Result<Accepted, Refused> {
+) -> Result<Accepted<'s>, Refused> {
     let invalid = |text: String| (FunctionCode::InvalidReturn, text);
     if returned.is_undefined() {
-        return Ok(Accepted::Same(v8::Global::new(scope, event)));
+        return Ok(Accepted::Same(event));
     }
     if returned.is_null() || returned.is_false() {
         return Ok(Accepted::Others(Vec::new()));
@@ -55,7 +55,7 @@ pub(super) fn accept(
         let mut events = Vec::new();
         for index in 0..array.length() {
             match array.get_index(scope, index) {
-                Some(element) if is_event(element) => events.push(v8::Global::new(scope, element)),
+                Some(element) if is_event(element) => events.push(element),
                 _ => {
                     return Err(invalid(format!(
                         "element {index} of the returned array is not an event"
@@ -66,7 +66,7 @@ pub(super) fn accept(
         return Ok(Accepted::Others(events));
     }
     if is_event(returned) {
-        return Ok(Accepted::Others(vec![v8::Global::new(scope, returned)]));
+        return Ok(Accepted::Others(vec![returned]));
     }
     Err(invalid(
         "returned neither an event, an array of events, nor a way to drop it".into(),
@@ -80,7 +80,7 @@ fn is_event(value: v8::Local<'_, v8::Value>) -> bool {
 /// A fault's code and message.
 type Refused = (FunctionCode, String);
 
-/// Writes events as JSON text of at most `limit` bytes together. `None` when the engine threw (a cycle, a BigInt,
+/// Writes values as JSON text of at most `limit` bytes together. `None` when the engine threw (a cycle, a BigInt,
 /// a `toJSON` of the function).
 ///
 /// `stringify` is the function and not the engine's call of the same name: only the function has the fast way for plain
@@ -88,40 +88,70 @@ type Refused = (FunctionCode, String);
 pub(super) fn texts(
     scope: &mut v8::PinScope<'_, '_>,
     stringify: &v8::Global<v8::Function>,
+    values: &[v8::Local<'_, v8::Value>],
+    limit: usize,
+) -> Option<Result<Vec<String>, Refused>> {
+    let mut left = limit;
+    let mut texts = Vec::with_capacity(values.len());
+    let this = v8::undefined(scope).into();
+    let stringify = v8::Local::new(scope, stringify);
+    for value in values {
+        let text = stringify.call(scope, this, &[*value])?;
+        let Ok(text) = v8::Local::<v8::String>::try_from(text) else {
+            return Some(Err(no_object()));
+        };
+        // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
+        if text.length() > left {
+            return Some(Err(too_large(limit)));
+        }
+        let text = text.to_rust_string_lossy(scope);
+        if let Err(refused) = counted(&text, &mut left, limit) {
+            return Some(Err(refused));
+        }
+        texts.push(text);
+    }
+    Some(Ok(texts))
+}
+
+/// As [`texts`], of events that may be text already.
+pub(super) fn written(
+    scope: &mut v8::PinScope<'_, '_>,
+    stringify: &v8::Global<v8::Function>,
     events: &[Event<'_>],
     limit: usize,
 ) -> Option<Result<Vec<String>, Refused>> {
     let mut left = limit;
-    let mut texts = Vec::with_capacity(events.len());
+    let mut all = Vec::with_capacity(events.len());
     for event in events {
         let text = match event {
             Event::Text(text) => (*text).to_owned(),
             Event::Written(text) => String::from(&**text),
             Event::Value(value) => {
                 let value = v8::Local::new(scope, value);
-                let this = v8::undefined(scope).into();
-                let text = v8::Local::new(scope, stringify).call(scope, this, &[value])?;
-                let Ok(text) = v8::Local::<v8::String>::try_from(text) else {
-                    return Some(Err(no_object()));
-                };
-                // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
-                if text.length() > left {
-                    return Some(Err(too_large(limit)));
+                match texts(scope, stringify, &[value], left)? {
+                    Ok(mut texts) => texts.pop().unwrap_or_default(),
+                    Err((FunctionCode::OutputLimit, _)) => return Some(Err(too_large(limit))),
+                    Err(refused) => return Some(Err(refused)),
                 }
-                text.to_rust_string_lossy(scope)
             }
         };
-        match left.checked_sub(text.len()) {
-            Some(rest) => left = rest,
-            None => return Some(Err(too_large(limit))),
+        if let Err(refused) = counted(&text, &mut left, limit) {
+            return Some(Err(refused));
         }
-        // `toJSON` can turn an object into anything, even into nothing at all ("undefined").
-        if !text.starts_with('{') {
-            return Some(Err(no_object()));
-        }
-        texts.push(text);
+        all.push(text);
     }
-    Some(Ok(texts))
+    Some(Ok(all))
+}
+
+/// Takes a text off what is left of the limit.
+fn counted(text: &str, left: &mut usize, limit: usize) -> Result<(), Refused> {
+    *left = left.checked_sub(text.len()).ok_or_else(|| too_large(limit))?;
+    // `toJSON` can turn an object into anything, even into nothing at all ("undefined").
+    if text.starts_with('{') {
+        Ok(())
+    } else {
+        Err(no_object())
+    }
 }
 
 fn no_object() -> Refused {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use millrace_event::frame::{Fault, Outcome, Resume};
+use millrace_event::frame::payload::Records;
+use millrace_event::frame::{self, Fault, Outcome, Resume};
 use millrace_event::{FunctionCode, Identity, Verdict};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -15,7 +16,7 @@ use super::Shared;
 use crate::geo::{Geo, Place};
 use crate::incoming::{Content, Incoming, Resumed};
 use crate::logs::About;
-use crate::pool::{Chain, Closed, EventInput, Ran};
+use crate::pool::{Chain, Closed, Ran};
 use crate::quarantine::{self, Held};
 use crate::registry::Ways;
 
@@ -92,14 +93,14 @@ pub(super) async fn run(
             true => shared.returning.acquire().await.ok(),
             false => None,
         };
-        let event = |(index, _): &Spot| {
-            input(
-                incoming.get(*index)?,
-                portion.chain,
-                contexts.get(*index)?.as_deref()?,
-            )
+        let record = |(index, _): &Spot| {
+            let context: &RawValue = contexts.get(*index)?.as_deref()?;
+            record(incoming.get(*index)?, portion.chain, context)
         };
-        let events = portion.spots.iter().filter_map(event).collect();
+        let records: Vec<_> = portion.spots.iter().filter_map(record).collect();
+        let bytes = records.iter().map(Records::size_of).sum();
+        let mut events = Records::with_capacity(records.len(), bytes);
+        records.into_iter().for_each(|record| events.push(record));
         let ran = shared
             .pool
             .account_within(Arc::clone(portion.chain), events, portion.budget)
@@ -246,11 +247,12 @@ fn context(geo: &Geo, incoming: &Incoming<'_>) -> Option<Box<RawValue>> {
 /// Not the identity itself: that is the pipeline's own.
 fn idempotency_key(identity: Identity) -> String {
     let digest = Sha256::digest(format!("millrace event {identity}"));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let first = digest.first_chunk().copied().unwrap_or_default();
+    format!("{:032x}", u128::from_be_bytes(first))
 }
 
 /// An event as one chain gets it: as it was sent, or where the chain stopped the last time.
-fn input(incoming: &Incoming<'_>, chain: &Chain, context: &RawValue) -> Option<EventInput> {
+fn record<'a>(incoming: &'a Incoming<'_>, chain: &Chain, context: &'a RawValue) -> Option<frame::Record<'a>> {
     let Content::Event { ingest, resume, .. } = &incoming.content else {
         return None;
     };
@@ -258,9 +260,9 @@ fn input(incoming: &Incoming<'_>, chain: &Chain, context: &RawValue) -> Option<E
     let (event, position) = resumed.map_or((ingest.event, 0), |resumed| {
         (resumed.at.event, resumed.at.position)
     });
-    Some(EventInput {
-        context: context.to_owned(),
-        event: event.to_owned(),
+    Some(frame::Record {
+        context: context.get(),
+        event: event.get(),
         position,
     })
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use millrace_event::frame::{Fault, Function, Limits, Load, LogLine, Outcome, Text};
+use millrace_event::frame::payload::Records;
+use millrace_event::frame::{Fault, Function, Limits, Load, LogLine, Outcome, Record, Text};
 use millrace_event::redact::Redactor;
 use millrace_event::{FunctionCode, Timestamp, Verdict};
 use millrace_service::Clock;
@@ -23,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::Refusal;
-use crate::pool::{Chain, EventInput, Pool, Ran};
+use crate::pool::{Chain, Pool, Ran};
 use crate::registry::{Registry, Ways};
 
 /// Events of one request.
@@ -340,7 +341,7 @@ impl Functions {
         let mut ran = self
             .portion(
                 &wrapped(load)?,
-                vec![input("{}", &BTreeMap::new(), self.now(), 0)?],
+                inputs(&[RawValue::NULL], &BTreeMap::new(), self.now(), 0)?,
             )
             .await?;
         if let Some(fault) = ran.outcomes.pop().and_then(|outcome| outcome.fault) {
@@ -353,15 +354,9 @@ impl Functions {
         let (chain, received_at) = (wrapped(load)?, self.now());
         let mut all = Ran::default();
         for (portion, events) in request.events.chunks(PORTION).enumerate() {
-            let inputs = events.iter().enumerate().map(|(at, event)| {
-                input(
-                    event.get(),
-                    &request.context.headers,
-                    received_at,
-                    portion * PORTION + at,
-                )
-            });
-            let ran = self.portion(&chain, inputs.collect::<Result<_, _>>()?).await?;
+            let first = portion * PORTION;
+            let inputs = inputs(events, &request.context.headers, received_at, first)?;
+            let ran = self.portion(&chain, inputs).await?;
             let broken = ran
                 .outcomes
                 .iter()
@@ -379,7 +374,7 @@ impl Functions {
         Timestamp::clamped_from_millis(self.clock.now().as_millisecond())
     }
 
-    async fn portion(&self, chain: &Arc<Chain>, events: Vec<EventInput>) -> Result<Ran, Refusal> {
+    async fn portion(&self, chain: &Arc<Chain>, events: Records) -> Result<Ran, Refusal> {
         self.pool.account(Arc::clone(chain), events).await.map_err(|_| {
             let text = "the process is shutting down";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "draining", text)
@@ -393,24 +388,29 @@ fn wrapped(load: Load) -> Result<Arc<Chain>, Refusal> {
         .map_err(|error| invalid(error.to_string()))
 }
 
-fn input(
-    event: &str,
+/// Events as the pool takes them; `first` is the place of the first one in its request.
+fn inputs(
+    events: &[&RawValue],
     headers: &BTreeMap<String, String>,
     received_at: Timestamp,
-    index: usize,
-) -> Result<EventInput, Refusal> {
-    let context = EventContext {
-        attempt: 0,
-        received_at,
-        headers,
-        idempotency_key: format!("{index:032x}"),
-    };
-    let failed = |error: serde_json::Error| invalid(error.to_string());
-    Ok(EventInput {
-        context: to_raw_value(&context).map_err(failed)?,
-        event: RawValue::from_string(event.to_owned()).map_err(failed)?,
-        position: 0,
-    })
+    first: usize,
+) -> Result<Records, Refusal> {
+    let mut records = Records::default();
+    for (at, event) in events.iter().enumerate() {
+        let context = EventContext {
+            attempt: 0,
+            received_at,
+            headers,
+            idempotency_key: format!("{:032x}", first + at),
+        };
+        let context = serde_json::to_string(&context).map_err(|error| invalid(error.to_string()))?;
+        records.push(Record {
+            context: &context,
+            event: event.get(),
+            position: 0,
+        });
+    }
+    Ok(records)
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {

@@ -1,5 +1,6 @@
 //! One worker process, seen from its parent.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -8,14 +9,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use millrace_event::FunctionCode;
-use millrace_event::frame::payload::PayloadError;
-use millrace_event::frame::{Batch, Fault, Kind, Log, Progress, Record, Verdicts};
+use millrace_event::frame::payload::Records;
+use millrace_event::frame::{Batch, Fault, Kind, Load, Log, Progress, Verdicts};
 use millrace_service::Clock;
 
 use super::calls::Calls;
 use super::complaints::Complaints;
 use super::watch::{LOOK, Watch};
-use super::{Chain, Config, EventInput, Metrics, Ran};
+use super::{Chain, Config, Metrics, Ran};
 use crate::wire::{Received, Wire, WireError};
 
 /// How long a worker may take to become ready.
@@ -122,36 +123,41 @@ impl Worker {
     pub(super) fn run(
         &mut self,
         chain: &Chain,
-        events: &[EventInput],
+        (events, range): (&Records, Range<usize>),
         budget: Option<Duration>,
         config: &Config,
         clock: &dyn Clock,
         metrics: &Metrics,
     ) -> Result<Ran, Death> {
         let mut watch = Watch::new(chain, config, budget, clock.instant());
-        let batch = batch(chain, events, budget).map_err(|error| nonsense(&error))?;
-        self.watched(chain, events, &batch, clock, metrics, &mut watch)
+        let budget = budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX));
+        let Load {
+            chain: id, version, ..
+        } = &chain.load;
+        let head = Batch::head(id, *version, budget, range.len()).map_err(|error| nonsense(&error))?;
+        let batch = [&*head, events.bytes(range.clone())];
+        self.watched(chain, range.len(), batch, clock, metrics, &mut watch)
             .map_err(|Death(fault)| Death(watch.name(fault, chain)))
     }
 
     fn watched(
         &mut self,
         chain: &Chain,
-        events: &[EventInput],
-        batch: &[u8],
+        events: usize,
+        batch: [&[u8]; 2],
         clock: &dyn Clock,
         metrics: &Metrics,
         watch: &mut Watch,
     ) -> Result<Ran, Death> {
         self.last_id += 1;
         let id = self.last_id;
-        self.send(Kind::Batch, id, batch, clock)?;
+        self.send(Kind::Batch, id, &batch, clock)?;
         let mut loaded = false;
         let mut ran = Ran::default();
         loop {
             while let Some((id, reply)) = self.calls.finished() {
                 let reply = serde_json::to_vec(&reply).map_err(|error| nonsense(&error))?;
-                self.send(Kind::Reply, id, &reply, clock)?;
+                self.send(Kind::Reply, id, &[&reply], clock)?;
             }
             let received = self.hear().map_err(|error| nonsense(&error))?;
             match received {
@@ -181,7 +187,7 @@ impl Worker {
                     id: about,
                     payload,
                 } if about == id => match Verdicts::decode(&payload) {
-                    Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events.len() => {
+                    Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events => {
                         self.complaints.as_mut().map(Complaints::read);
                         self.calls.abandon();
                         ran.outcomes = outcomes;
@@ -190,8 +196,8 @@ impl Worker {
                     Ok(Verdicts::Outcomes(_)) => return Err(nonsense(&"wrong number of outcomes")),
                     Ok(Verdicts::UnknownChain) if !loaded => {
                         loaded = true;
-                        self.send(Kind::Load, id, &chain.payload, clock)?;
-                        self.send(Kind::Batch, id, batch, clock)?;
+                        self.send(Kind::Load, id, &[&chain.payload], clock)?;
+                        self.send(Kind::Batch, id, &batch, clock)?;
                     }
                     Ok(Verdicts::UnknownChain) => return Err(nonsense(&"a chain does not load")),
                     Err(error) => return Err(nonsense(&error)),
@@ -235,8 +241,8 @@ impl Worker {
         Ok(Received::Nothing)
     }
 
-    fn send(&mut self, kind: Kind, id: u64, payload: &[u8], clock: &dyn Clock) -> Result<(), Death> {
-        match self.wire.send_bytes(kind, id, payload) {
+    fn send(&mut self, kind: Kind, id: u64, payload: &[&[u8]], clock: &dyn Clock) -> Result<(), Death> {
+        match self.wire.send_parts(kind, id, payload) {
             Ok(()) => Ok(()),
             Err(WireError::Frame(error)) => {
                 let text = format!("cannot be handed to a worker: {error}");
@@ -312,22 +318,4 @@ fn log(payload: &[u8], chain: &Chain, metrics: &Metrics, ran: &mut Ran) {
         tracing::debug!(workspace, chain, level = ?line.level, message = line.message, "a function logged");
     }
     ran.lines = log.lines;
-}
-
-fn batch(chain: &Chain, events: &[EventInput], budget: Option<Duration>) -> Result<Vec<u8>, PayloadError> {
-    let records = events
-        .iter()
-        .map(|input| Record {
-            context: input.context.get(),
-            event: input.event.get(),
-            position: input.position,
-        })
-        .collect();
-    Batch {
-        chain: &chain.load.chain,
-        version: chain.load.version,
-        records,
-        budget_ms: budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
-    }
-    .encode()
 }

@@ -1,16 +1,18 @@
 //! One thread, one worker, one batch at a time.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
+use millrace_event::frame::payload::Records;
 use millrace_event::frame::{Fault, Outcome};
 use millrace_service::{Clock, Condition};
 use tokio::sync::mpsc;
 
 use super::metrics::Reason;
 use super::process::{Death, Worker};
-use super::{Chain, Config, EventInput, Job, Kill, Metrics, Ran};
+use super::{Chain, Config, Job, Kill, Metrics, Ran};
 use crate::restore::restore;
 
 /// Event text handed to a worker in one frame, in bytes; a larger batch goes in several.
@@ -64,8 +66,10 @@ impl Seat {
                 .blocking_recv();
             let Some(job) = job else { return };
             if let Some(mut ran) = self.run(&job) {
-                for (outcome, input) in ran.outcomes.iter_mut().zip(&job.events) {
-                    restore(&input.event, outcome);
+                for (index, outcome) in ran.outcomes.iter_mut().enumerate() {
+                    if let Some(source) = job.events.event(index) {
+                        restore(source, outcome);
+                    }
                 }
                 // Whoever asked may have left in the meantime.
                 drop(job.done.send(ran));
@@ -78,11 +82,11 @@ impl Seat {
         let mut all = Ran::default();
         self.spent = Duration::ZERO;
         for events in portions(&job.events) {
-            if let Some(rest) = self.not_run(job, events, &all) {
+            if let Some(rest) = self.not_run(job, events.len(), &all) {
                 all.append(rest);
                 continue;
             }
-            match self.attempt(job, events)? {
+            match self.attempt(job, events.clone())? {
                 Ok(done) => all.append(done),
                 Err(death) if events.len() == 1 => all.append(self.blamed(job, events, death)?),
                 Err(death) => {
@@ -91,12 +95,12 @@ impl Seat {
                         // Under a budget the events may never run again one by one: the kill counts all the same.
                         all.kills.push(Kill::of(&death.0));
                     }
-                    for event in events.chunks(1) {
-                        if let Some(rest) = self.not_run(job, event, &all) {
+                    for event in events.map(|index| index..index + 1) {
+                        if let Some(rest) = self.not_run(job, 1, &all) {
                             all.append(rest);
                             continue;
                         }
-                        match self.attempt(job, event)? {
+                        match self.attempt(job, event.clone())? {
                             Ok(done) => all.append(done),
                             Err(death) => all.append(self.blamed(job, event, death)?),
                         }
@@ -109,7 +113,7 @@ impl Seat {
 
     /// What becomes of events that are not worth a worker any more: each kill costs the others the start of one, and
     /// past the budget nothing is run.
-    fn not_run(&self, job: &Job, events: &[EventInput], ran: &Ran) -> Option<Ran> {
+    fn not_run(&self, job: &Job, events: usize, ran: &Ran) -> Option<Ran> {
         let fault = if ran.kills.len() >= self.config.kills.get() {
             let text = "not run: others of its batch killed too many workers";
             Fault::new(FunctionCode::Quarantined, text)
@@ -127,13 +131,13 @@ impl Seat {
             }
             Outcome::retry(fault, None)
         };
-        Some(Ran::of(events.iter().map(|_| retry())))
+        Some(Ran::of(std::iter::repeat_with(retry).take(events)))
     }
 
     /// What becomes of one event whose worker died. The death may not be this event's doing: the system may be short
     /// of memory, an operator may have killed the worker, or isolates that were there before took the memory. So
     /// the event is blamed when it happens again in a fresh worker. A deadline needs no second proof.
-    fn blamed(&mut self, job: &Job, event: &[EventInput], death: Death) -> Option<Ran> {
+    fn blamed(&mut self, job: &Job, event: Range<usize>, death: Death) -> Option<Ran> {
         let Death(mut fault) = death;
         let doubtful = [
             FunctionCode::WorkerCrashed,
@@ -159,7 +163,7 @@ impl Seat {
     }
 
     /// Runs events in a worker, which is lost on a death; `None` when nobody waits any more.
-    fn attempt(&mut self, job: &Job, events: &[EventInput]) -> Option<Result<Ran, Death>> {
+    fn attempt(&mut self, job: &Job, events: Range<usize>) -> Option<Result<Ran, Death>> {
         let mut wait = BACKOFF.0;
         while self.worker.is_none() && !self.start() {
             if job.done.is_closed() {
@@ -174,9 +178,10 @@ impl Seat {
         let worker = self.worker.as_mut()?;
         let began = self.clock.instant();
         let left = job.budget.map(|budget| budget.saturating_sub(self.spent));
+        let count = events.len();
         let result = worker.run(
             &job.chain,
-            events,
+            (&job.events, events),
             left,
             &self.config,
             self.clock.as_ref(),
@@ -184,7 +189,7 @@ impl Seat {
         );
         let took = self.clock.instant() - began;
         self.metrics.batch_seconds.observe(took.as_secs_f64());
-        if result.is_err() || events.len() < job.events.len() {
+        if result.is_err() || count < job.events.len() {
             self.spent += took;
         }
         if let Err(Death(fault)) = &result {
@@ -197,7 +202,7 @@ impl Seat {
                 workspace = load.workspace,
                 chain = load.chain,
                 version = load.version,
-                events = events.len(),
+                events = count,
                 reason,
                 detail = fault.message,
                 complaint = worker.complaint(),
@@ -229,14 +234,17 @@ impl Seat {
 }
 
 /// Cuts a batch so that no frame comes near the limit; each portion has at least one event.
-fn portions(events: &[EventInput]) -> impl Iterator<Item = &[EventInput]> {
-    let mut size = 0_usize;
-    events.chunk_by(move |_, next| {
-        size = size.saturating_add(next.event.get().len());
-        let within = size <= BATCH_BYTES;
-        if !within {
-            size = 0;
+fn portions(events: &Records) -> Vec<Range<usize>> {
+    let (mut portions, mut start, mut size) = (Vec::new(), 0, 0_usize);
+    for index in 0..events.len() {
+        size = size.saturating_add(events.event_len(index));
+        if size > BATCH_BYTES && index > start {
+            portions.push(start..index);
+            (start, size) = (index, events.event_len(index));
         }
-        within
-    })
+    }
+    if start < events.len() {
+        portions.push(start..events.len());
+    }
+    portions
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millrace_event::frame::{Batch, Load, Outcome};
 use millrace_script::{Chain, ChainError, Host, Logged, Said};
 use millrace_service::Clock;
@@ -67,7 +68,7 @@ impl Chains {
     /// Runs a batch on the chain it names.
     pub(super) fn run(
         &mut self,
-        batch: Vec<u8>,
+        batch: Bytes,
         clock: &dyn Clock,
         tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
     ) -> Result<Ran, ChainError> {

@@ -13,7 +13,7 @@ fn raw(text: &str) -> Box<RawValue> {
 #[track_caller]
 fn restored(source: &str, output: &str) -> String {
     let mut outcome = Outcome::forward(vec![raw(output)]);
-    restore(&raw(source), &mut outcome);
+    restore(source, &mut outcome);
     outcome.events[0].get().to_owned()
 }
 
@@ -80,7 +80,7 @@ fn every_event_that_came_of_one_and_the_place_to_go_on_are_restored() {
         position: 1,
         event: raw(r#"{"n":1}"#),
     });
-    restore(&raw(r#"{"n":1.0}"#), &mut outcome);
+    restore(r#"{"n":1.0}"#, &mut outcome);
     let events: Vec<_> = outcome.events.iter().map(|event| event.get()).collect();
     assert_eq!(events, [r#"{"n":1.0}"#, r#"{"n":1.0,"m":2}"#]);
     assert_eq!(outcome.resume.expect("kept").event.get(), r#"{"n":1.0}"#);
