@@ -1,5 +1,7 @@
 //! Points in time as they cross a boundary: milliseconds since the epoch, RFC 3339 in JSON.
 
+pub mod civil;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -51,6 +53,9 @@ impl FromStr for Timestamp {
 
     /// Reads RFC 3339 / ISO 8601 with an offset or `Z`; a date-time without one is taken as UTC.
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        if let Some(own) = own_form(text) {
+            return Self::from_millis(own).ok_or(ParseError);
+        }
         let parsed = text
             .parse::<jiff::Timestamp>()
             .or_else(|error| {
@@ -63,6 +68,40 @@ impl FromStr for Timestamp {
             .map_err(|_| ParseError)?;
         Self::from_millis(parsed.as_millisecond()).ok_or(ParseError)
     }
+}
+
+/// Milliseconds since the epoch, where the text has the one form that [`Timestamp`]s are written in,
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`. Every envelope has it, and the calendar library takes ten times as long for it.
+fn own_form(text: &str) -> Option<i64> {
+    let bytes: &[u8; 24] = text.as_bytes().try_into().ok()?;
+    let marks = [
+        (4, b'-'),
+        (7, b'-'),
+        (10, b'T'),
+        (13, b':'),
+        (16, b':'),
+        (19, b'.'),
+        (23, b'Z'),
+    ];
+    if marks.iter().any(|(at, mark)| bytes.get(*at) != Some(mark)) {
+        return None;
+    }
+    let number = |from, to| {
+        let digits: &[u8] = bytes.get(from..to)?;
+        digits.iter().try_fold(0_i64, |number, byte| {
+            byte.is_ascii_digit()
+                .then(|| number * 10 + i64::from(byte - b'0'))
+        })
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second, millis) = (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20, 23)?);
+    let valid = (1..=12).contains(&month)
+        && (1..=civil::days_in_month(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    let days = valid.then(|| civil::days_since_epoch(year, month, day))?;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis)
 }
 
 /// The text is not a date-time.
@@ -118,11 +157,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_not_quite_the_own_form_is_left_to_the_calendar_library() {
+        for text in [
+            "2026-11-21T04:00:60.120Z",
+            "2026-02-29T04:00:00.120Z",
+            "2026-11-21 04:00:00.120Z",
+            "2026-11-21T04:00:00,120Z",
+            "2026-11-21T04:00:00.120z",
+            "2026-11-21T04:00:00.12éZ",
+            "+026-11-21T04:00:00.120Z",
+        ] {
+            assert_eq!(own_form(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_point_in_range_reads_back(millis in MIN..=MAX) {
             let timestamp = Timestamp::from_millis(millis).expect("in range");
             prop_assert_eq!(timestamp.to_string().parse(), Ok(timestamp));
+        }
+
+        #[test]
+        fn the_own_form_is_read_as_the_calendar_library_reads_it(
+            year in "[0-9]{4}", rest in "-(0[0-9]|1[0-3])-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-5][0-9].[0-9]{3}Z",
+        ) {
+            let text = format!("{year}{rest}");
+            let theirs: Option<jiff::Timestamp> = text.parse().ok();
+            prop_assert_eq!(own_form(&text), theirs.map(jiff::Timestamp::as_millisecond), "{}", text);
         }
     }
 }

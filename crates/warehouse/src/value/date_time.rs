@@ -2,6 +2,8 @@
 //!
 //! Written out because calendar libraries end before 9999-12-31T23:59:59Z, which people use for "never".
 
+use millrace_event::time::civil::{days_in_month, days_since_epoch};
+
 /// 1900-01-01T00:00:00.000Z, the first point that `DateTime64(3)` holds, in milliseconds.
 pub(crate) const MIN_MILLIS: i64 = -2_208_988_800_000;
 /// 2299-12-31T23:59:59.999Z, the last one.
@@ -97,29 +99,6 @@ fn offset_seconds(offset: &[u8]) -> Option<i64> {
         }
         _ => None,
     }
-}
-
-const fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-const fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap(year) => 29,
-        2 => 28,
-        _ => 31,
-    }
-}
-
-/// Howard Hinnant's `days_from_civil`.
-const fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]
