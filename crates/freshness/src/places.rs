@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 use millrace_event::KeyKind;
+use millrace_store::destinations::{Kind, Settings};
 use millrace_store::keys::{Keys, NewKey};
 use millrace_store::postgres::{Config, Postgres};
-use millrace_store::destinations::{Kind, Settings};
 use millrace_store::workspaces::{NewWorkspace, Tier, Workspaces};
 use millrace_testkit::pipeline::{Pipeline, Sender};
 
@@ -37,7 +37,7 @@ impl Places {
                 tier: Tier::Enterprise,
                 database: database.clone(),
                 table: table(n),
-            settings: Settings::none(Kind::ClickHouse),
+                settings: Settings::none(Kind::ClickHouse),
             };
             let made = workspaces.create(&new).await?;
             let key = keys
