@@ -4,6 +4,7 @@
 mod configuration;
 mod credentials;
 mod dedup;
+mod destinations;
 mod limits;
 mod migrations;
 mod model;
@@ -14,8 +15,8 @@ mod settlement;
 mod together;
 mod values;
 
-use millrace_store::postgres::{Config, Postgres, migrate};
 use millrace_store::destinations::{Kind, Settings};
+use millrace_store::postgres::{Config, Postgres, migrate};
 use millrace_store::workspaces::{NewWorkspace, Provisioned, Tier};
 use millrace_store::{Name, Workspaces};
 use millrace_testkit::postgres::Database;
