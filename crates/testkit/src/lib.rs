@@ -18,4 +18,5 @@ pub mod proxy;
 pub mod redis;
 pub mod server;
 pub mod stack;
+pub mod tls;
 pub mod wait;

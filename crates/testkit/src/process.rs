@@ -331,3 +331,28 @@ pub async fn listens(address: SocketAddr, patience: Duration) -> Result<()> {
     )
     .await
 }
+
+/// The processes that `parent` started and that still run; none where the system has no `/proc`.
+pub fn children(parent: u32) -> Vec<u32> {
+    let parent = parent.to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        // After the name in parentheses: the state, then the parent.
+        let mut fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        let state = fields.next().unwrap_or("Z");
+        if fields.next() == Some(&parent) && state != "Z" {
+            found.push(pid);
+        }
+    }
+    found
+}

@@ -35,6 +35,8 @@ pub struct FetchSection {
     pub redirects: usize,
     /// PEM file with the certificates that servers are known by.
     pub certificates: PathBuf,
+    /// One more such file, of authorities that only this network knows: its certificates count beside the others.
+    pub ca_file: Option<PathBuf>,
     /// Addresses that are reached although they are private, loopback or the like. Each is a hole for every workspace
     /// that may name a host which resolves to it: for tests.
     pub unsafe_reachable: Vec<IpAddr>,
@@ -74,6 +76,7 @@ impl Default for FetchSection {
             response: ByteSize::mib(1),
             redirects: 5,
             certificates: PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
+            ca_file: None,
             unsafe_reachable: Vec::new(),
         }
     }
@@ -98,6 +101,7 @@ impl FetchSection {
             response_bytes: self.response.as_usize(),
             redirects: self.redirects,
             certificates: self.certificates.clone(),
+            ca_file: self.ca_file.clone(),
             unsafe_reachable: self.unsafe_reachable.clone(),
         }
     }

@@ -42,6 +42,8 @@ pub struct Config {
     pub redirects: usize,
     /// PEM file with the certificates that servers are known by.
     pub certificates: PathBuf,
+    /// One more such file, whose certificates count beside the others.
+    pub ca_file: Option<PathBuf>,
     /// Addresses that are reached although they are not public. Each is a hole for every workspace that may name a host
     /// which resolves to it.
     pub unsafe_reachable: Vec<IpAddr>,
@@ -99,22 +101,31 @@ struct Answer {
 }
 
 impl Fetch {
-    /// Reads the certificates; without them requests with `https://` fail and say why.
+    /// Reads the certificates; without any requests with `https://` fail and say why.
     ///
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(config: Config) -> Result<Self, rustls::Error> {
         let guard = Guard::new(&config.unsafe_reachable);
-        let (roots, unproven) = match connect::roots(&config.certificates) {
-            Ok(roots) => (roots, None),
-            Err(error) => {
-                tracing::warn!(
-                    error,
-                    "functions cannot fetch from https servers: no certificates"
-                );
-                (rustls::RootCertStore::empty(), Some(error))
+        let mut roots = rustls::RootCertStore::empty();
+        let mut unproven = None;
+        for file in [Some(&config.certificates), config.ca_file.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            match connect::roots(file) {
+                Ok(found) => roots.extend(found.roots),
+                Err(error) => {
+                    tracing::warn!(
+                        error,
+                        "no certificates for functions that fetch from https servers"
+                    );
+                    unproven = Some(error);
+                }
             }
-        };
+        }
+        // Those that are known count, whatever the other file holds.
+        let unproven = unproven.filter(|_| roots.is_empty());
         let client = connect::client(guard.clone(), roots, config.timeout)?;
         Ok(Self {
             config,

@@ -9,6 +9,7 @@ use millrace_rotor::outside::fetch::Config as Costs;
 use millrace_rotor::outside::{Fetch, Metrics, Outside, Reach};
 use millrace_rotor::pool::{Chain, Pool};
 use millrace_testkit::server::{Answer, Asked, Server};
+use millrace_testkit::tls::{Tls, authority};
 use serde_json::{Value, json};
 
 use super::outside::pool_with;
@@ -44,6 +45,7 @@ impl Ground {
                 response_bytes: 10_000,
                 redirects: 3,
                 certificates: PathBuf::from("/nowhere"),
+                ca_file: None,
                 unsafe_reachable: addresses.collect(),
             },
             origins,
@@ -302,5 +304,40 @@ async fn an_answer_that_is_too_large_or_too_slow_is_given_up() {
     Ground::refused(
         &closed.fetch("http://127.0.0.1:9", Value::Null).await,
         "127.0.0.1",
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_an_authority_of_the_network_vouches_for_is_fetched_from_and_no_other() {
+    let server = Server::behind(Tls::new().expect("certificates"), "127.0.0.1:0", hello);
+    let server = server.await.expect("a server");
+    let url = format!("https://127.0.0.1:{}", server.address().port());
+    let system = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+    let costs = |certificates, ca_file| Costs {
+        timeout: Duration::from_secs(30),
+        response_bytes: 10_000,
+        redirects: 3,
+        certificates,
+        ca_file,
+        unsafe_reachable: vec!["127.0.0.1".parse().expect("an address")],
+    };
+    for certificates in [system.clone(), PathBuf::from("/nowhere")] {
+        let ground = Ground::with(costs(certificates, Some(authority())), &[&url]);
+        let answer = ground.fetch(&format!("{url}/x"), Value::Null).await;
+        assert_eq!(
+            (&answer["status"], &answer["text"]),
+            (&json!(200), &json!("GET /x ")),
+            "{answer}"
+        );
+    }
+    let asked = server.asked().len();
+    for (certificates, why) in [(system, "certificate"), (PathBuf::from("/nowhere"), "no certificates")] {
+        let stranger = Ground::with(costs(certificates, None), &[&url]);
+        Ground::refused(&stranger.fetch(&url, Value::Null).await, why);
+    }
+    assert_eq!(
+        server.asked().len(),
+        asked,
+        "nothing was sent to a server that proved nothing"
     );
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_event::frame::{Function, Limits, Load, Outcome, Text};
+use millrace_event::frame::payload::Records;
+use millrace_event::frame::{Function, Limits, Load, Outcome, Record, Text};
 use millrace_event::{FunctionCode, Verdict};
-use millrace_rotor::pool::{Chain, Config, EventInput, Metrics, Pool};
+use millrace_rotor::pool::{Chain, Config, Metrics, Pool};
 use millrace_service::{Readiness, SystemClock};
 use millrace_testkit::wait::until;
 use serde_json::value::RawValue;
@@ -72,16 +73,16 @@ pub(crate) fn chain(name: &str, version: u64, wall_ms: u64, code: &str) -> Arc<C
     Arc::new(Chain::new(load).expect("plain"))
 }
 
-pub(crate) fn events(texts: &[&str]) -> Vec<EventInput> {
-    let context = raw(r#"{"attempt":0,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{}}"#);
-    texts
-        .iter()
-        .map(|text| EventInput {
-            context: context.clone(),
-            event: raw(text),
+pub(crate) fn events(texts: &[&str]) -> Records {
+    let mut events = Records::default();
+    for event in texts {
+        events.push(Record {
+            context: r#"{"attempt":0,"receivedAt":"2026-01-02T03:04:05.678Z","headers":{}}"#,
+            event,
             position: 0,
-        })
-        .collect()
+        });
+    }
+    events
 }
 
 #[track_caller]
@@ -302,6 +303,35 @@ async fn more_chains_than_a_worker_keeps_are_loaded_again() {
                 "round {round}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn of_more_chains_than_a_worker_keeps_the_one_used_least_leaves() {
+    let config = Config {
+        workers: NonZeroUsize::MIN,
+        chains: NonZeroUsize::MIN.saturating_add(1),
+        program: Some(BINARY.into()),
+        ..Config::default()
+    };
+    let metrics = millrace_service::Metrics::default().register(Metrics::register);
+    let condition = Readiness::default().condition("workers");
+    let pool = Pool::start(config, metrics, Arc::new(SystemClock), &condition).expect("threads");
+    let code = "let count = 0; export default () => ({ count: count += 1 });";
+    // How often each ran in the isolate that it has now.
+    for (name, count) in [
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+        ("c", 1),
+        ("a", 3),
+        ("b", 1),
+        ("a", 4),
+        ("c", 1),
+    ] {
+        let outcomes = pool.run(chain(name, 1, 10_000, code), events(&["{}"])).await;
+        let expected = format!(r#"{{"count":{count}}}"#);
+        assert_eq!(forwarded(&outcomes.expect("open")[0]), expected, "{name}");
     }
 }
 

@@ -166,6 +166,16 @@ async fn whatever_a_function_does_costs_one_event_and_neither_the_process_nor_it
         "{thrown:?}"
     );
     assert_eq!(thrown.function_version, Some(1));
+    // Its own frames, and none of the host's.
+    let function = thrown.function.expect("it is named").as_str().to_owned();
+    let stack = thrown.stack.expect("frames").as_str().to_owned();
+    assert!(
+        !stack.is_empty()
+            && stack
+                .lines()
+                .all(|line| line.contains(&format!("({function}@1:4:"))),
+        "{stack}"
+    );
 
     assert_eq!(ground.rotor.ended().expect("known"), None);
     assert_eq!(ground.rotor.id(), Some(pid));
