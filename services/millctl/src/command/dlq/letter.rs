@@ -98,6 +98,7 @@ impl Letter {
                 received_at: origin.received_at,
                 sent_at: origin.sent_at,
                 source: origin.source.as_str(),
+                workspace: origin.workspace.as_str(),
                 message_id: origin.message_id.as_str(),
                 event: held.output.event,
             }));
@@ -108,6 +109,7 @@ impl Letter {
             received_at: ingest.received_at,
             sent_at: ingest.sent_at,
             source: ingest.source.as_str(),
+            workspace: ingest.workspace.as_str(),
             message_id: ingest.message_id.as_str(),
             event: ingest.event,
         }))
