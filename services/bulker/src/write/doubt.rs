@@ -117,17 +117,18 @@ impl Writer {
     }
 
     /// What the server says of a row that the plan names; nothing where it has no objection by now, or cannot be
-    /// asked.
+    /// asked. The `clone` is made for the first one; who has it removes it.
     pub(super) async fn objection<D: Destination>(
         &self,
         trial: &mut Trial<'_, D>,
         row: &PendingRow<'_>,
+        clone: &mut Option<TableName>,
     ) -> Result<Option<String>, Error> {
-        let Some(clone) = self.clone_of(trial).await else {
-            return Ok(None);
-        };
-        let error = self.rehearse(trial, &clone, &[row]).await?;
-        self.drop_clone(trial, &clone).await;
+        if clone.is_none() {
+            *clone = self.clone_of(trial).await;
+        }
+        let Some(clone) = clone else { return Ok(None) };
+        let error = self.rehearse(trial, clone, &[row]).await?;
         Ok(error.and_then(|error| error.said()))
     }
 
@@ -178,7 +179,7 @@ impl Writer {
         TableName::new(self.outcomes.database().clone(), &name)
     }
 
-    async fn drop_clone<D: Destination>(&self, trial: &Trial<'_, D>, clone: &TableName) {
+    pub(super) async fn drop_clone<D: Destination>(&self, trial: &Trial<'_, D>, clone: &TableName) {
         if let Err(error) = trial.tables.destination.close_rehearsal(clone).await {
             tracing::warn!(%clone, error = %error, "a clone could not be removed; the next one of its name replaces it");
         }

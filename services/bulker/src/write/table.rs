@@ -120,6 +120,7 @@ impl Writer {
         let faults: BTreeMap<usize, RowError> = faults.into_iter().collect();
         let context = trial.job.context;
         let mut letters = Vec::with_capacity(named.len());
+        let mut clone = None;
         for (index, row) in named.iter().enumerate() {
             let reason = match faults.get(&index) {
                 Some(error) => copies::reason(
@@ -127,9 +128,12 @@ impl Writer {
                     error.to_string(),
                     Some(error.field.clone()),
                 ),
-                None => rejected(self.objection(trial, row).await?),
+                None => rejected(self.objection(trial, row, &mut clone).await?),
             };
             letters.push(row.dead_letter(&context, &reason));
+        }
+        if let Some(clone) = &clone {
+            self.drop_clone(trial, clone).await;
         }
         Ok(letters)
     }
@@ -344,6 +348,10 @@ impl Writer {
 
 /// The rows that are not known to be there, in the order of the log.
 fn pending<'r, 'a>(rows: &[&'r PendingRow<'a>], state: &Rows<RowId>) -> Vec<&'r PendingRow<'a>> {
+    // Mostly it is all of them.
+    if state.missing().len() == rows.len() {
+        return rows.to_vec();
+    }
     rows.iter()
         .copied()
         .filter(|row| state.missing().contains(&row.id))
