@@ -4,6 +4,7 @@
 //! give the same work, which is what lets a successor finish a plan.
 
 mod names;
+mod tally;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use millrace_warehouse::{Row, RowId, TableName};
 
 use crate::copies::{self, Copy, Failed};
 use crate::destinations::Targets;
-use crate::metrics::{Kind, Metrics};
 use names::Names;
+pub use tally::Tally;
 
 /// Most traces that one chunk's insert is shown in.
 const MOST_TRACES: usize = 32;
@@ -51,29 +52,6 @@ pub struct Sorted<'a> {
     pub traces: Vec<&'a str>,
     /// What its records were, to be counted once they are settled: a chunk may be sorted more than once.
     pub tally: Tally,
-}
-
-/// What a chunk's records were.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// How many there are of each kind of [`Metrics::records`].
-    pub records: BTreeMap<&'static str, u64>,
-    /// Numbers of journals that were skipped.
-    pub skipped: u64,
-}
-
-impl Tally {
-    fn record(&mut self, kind: &'static str) {
-        *self.records.entry(kind).or_default() += 1;
-    }
-
-    /// Counts the chunk, which is settled now.
-    pub fn count(&self, metrics: &Metrics) {
-        for (kind, count) in &self.records {
-            metrics.records.get_or_create(&Kind { kind }).inc_by(*count);
-        }
-        metrics.skipped.inc_by(self.skipped);
-    }
 }
 
 /// What the records ask of one table.
