@@ -1,6 +1,7 @@
 //! The whole pipeline: real binaries, real Kafka, real ClickHouse, real V8.
 #![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
+mod accounts;
 mod arrival;
 mod hostile;
 mod kills;
