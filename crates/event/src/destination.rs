@@ -5,7 +5,8 @@
 
 mod clickhouse;
 mod codec;
-mod postgres;
+/// A table in PostgreSQL.
+pub mod postgres;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use clickhouse::{ClickHouse, Cluster, Compression, MAX_COLUMNS, TableLayout, Ttl};
+pub use clickhouse::{ClickHouse, Cluster, MAX_COLUMNS, TableLayout, Ttl};
 pub use codec::Codec;
 pub use postgres::{Postgres, SealedUrl};
 

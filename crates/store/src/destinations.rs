@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use deadpool_postgres::Transaction;
 pub use millrace_event::destination::{
-    ClickHouse, Codec, Compression, InvalidSetting, Kind, Postgres as PostgresSettings, SealedUrl, Settings,
-    TableLayout, Ttl,
+    ClickHouse, Codec, InvalidSetting, Kind, Postgres as PostgresSettings, SealedUrl, Settings, TableLayout,
+    Ttl,
 };
 use serde_json::{Map, Value};
 use tokio_postgres::types::Json;

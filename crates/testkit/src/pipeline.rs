@@ -29,7 +29,7 @@ pub struct Options {
     pub clickhouse: Option<String>,
     /// Another Postgres than the stack's, `postgres://…`.
     pub postgres: Option<String>,
-    /// Further settings for all services that have them, such as `MILLRACE__CHUNK__TIME`, by service.
+    /// Further settings, such as `MILLRACE__CHUNK__TIME`, by service; those of `millctl` are for its commands.
     pub settings: BTreeMap<&'static str, Vec<(&'static str, String)>>,
     /// Which services to start; all where it is not set.
     pub services: Option<Vec<&'static str>>,
@@ -107,6 +107,11 @@ impl Pipeline {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .to_vec();
+        let own = options.settings.get("millctl").into_iter().flatten();
+        let environment: Vec<_> = environment
+            .into_iter()
+            .chain(own.map(|(key, value)| ((*key).to_owned(), value.clone())))
+            .collect();
 
         output("millctl", &["migrate", "up"], &environment).await?;
         let partitions = options.partitions.unwrap_or(3).to_string();

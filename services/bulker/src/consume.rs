@@ -47,7 +47,7 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
     let shutdown = context.shutdown.clone();
     let warehouse = warehouse(&configuration)?;
     let known = context.readiness.condition("destinations");
-    let destinations = destinations(&configuration, known, &shutdown)?;
+    let destinations = destinations(&configuration, &warehouse, known, &shutdown)?;
     let credentials = Arc::new(Credentials {
         key_file: configuration.secrets.key_file.clone(),
         insert_timeout: configuration.insert.deadline,
@@ -117,6 +117,7 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
 /// What destinations want, kept fresh until the end. Not knowing the newest is no reason to stop; knowing nothing is.
 fn destinations(
     configuration: &Configuration,
+    warehouse: &Warehouse,
     condition: Condition,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Arc<Destinations>> {
@@ -144,7 +145,7 @@ fn destinations(
     tokio::spawn(async move { ended.run_until_cancelled(follow).await });
     let own = configuration.clickhouse.database.parse()?;
     let shared = millrace_warehouse::layout::shared_database(&own)?;
-    Ok(Arc::new(Destinations::new(directory, shared)))
+    Ok(Arc::new(Destinations::new(directory, shared, warehouse.clone())))
 }
 
 fn accounts_of(

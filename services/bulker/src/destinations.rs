@@ -7,13 +7,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use millrace_event::destination::postgres::table_of;
 use millrace_store::destinations::{Configured, Directory, InvalidSetting, Kind, Known, TableLayout};
 use millrace_store::notice::{self, Notice};
 use millrace_store::{Locks, Postgres, Redis};
-use millrace_warehouse::{Database, TableName, Turn, Turns};
+use millrace_warehouse::{Database, Layout, TableName, Turn, Turns, Warehouse};
+use tokio::time::Instant;
 
 use crate::claim::Claim;
 use crate::error::Error;
@@ -22,11 +24,19 @@ use crate::sort::Parsed;
 /// Between two attempts to ask for a destination that nobody knows.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Between two attempts to make a view.
+const VIEW_PAUSE: Duration = Duration::from_secs(10);
+/// Views remembered as made; past it all are made again, which changes nothing.
+const MOST_VIEWS: usize = 10_000;
+
 /// What is known of the installation's destinations.
 #[derive(Debug)]
 pub struct Destinations {
     directory: Arc<Directory>,
     shared: Database,
+    warehouse: Warehouse,
+    /// Views of shared tables: when each may be made again where that failed, nothing where it is there.
+    views: Mutex<HashMap<TableName, Option<Instant>>>,
 }
 
 /// The destinations of a chunk.
@@ -47,8 +57,13 @@ pub struct Target {
 
 impl Destinations {
     /// Over what is known; `shared` is the database of tables that several workspaces have in common.
-    pub const fn new(directory: Arc<Directory>, shared: Database) -> Self {
-        Self { directory, shared }
+    pub fn new(directory: Arc<Directory>, shared: Database, warehouse: Warehouse) -> Self {
+        Self {
+            directory,
+            shared,
+            warehouse,
+            views: Mutex::default(),
+        }
     }
 
     /// What every destination of these records is. Waits for Postgres where one is not known.
@@ -63,7 +78,73 @@ impl Destinations {
         for id in ids {
             known.insert(id.to_owned(), self.find(id, claim).await?);
         }
+        self.show(parsed, &known).await;
         Ok(Targets { of: self, known })
+    }
+
+    /// Makes the views by which workspaces see their rows of shared tables, each once. Rows do not wait for that: where
+    /// it fails it is tried again later.
+    async fn show(&self, parsed: &[Parsed<'_>], known: &HashMap<String, Known>) {
+        let shared: HashMap<&str, &Arc<Configured>> = known
+            .iter()
+            .filter_map(|(id, known)| match known {
+                Known::Destination(configured) if is_shared(configured) => Some((id.as_str(), configured)),
+                _ => None,
+            })
+            .collect();
+        if shared.is_empty() {
+            return;
+        }
+        let envelopes = parsed.iter().filter_map(|parsed| parsed.envelope.as_ref());
+        let outputs = envelopes.flat_map(|envelope| &envelope.outputs);
+        let named: BTreeSet<(&str, &str)> = outputs
+            .map(|output| (output.destination.as_str(), output.table.as_str()))
+            .filter(|(destination, _)| shared.contains_key(destination))
+            .collect();
+        for (destination, named) in named {
+            if let (Some(configured), Ok(view)) = (shared.get(destination), named.parse()) {
+                self.show_one(configured, view).await;
+            }
+        }
+    }
+
+    async fn show_one(&self, configured: &Configured, view: TableName) {
+        let Ok(table) = TableName::new(self.shared.clone(), view.table()) else {
+            return;
+        };
+        let now = Instant::now();
+        match self.views().get(&view) {
+            Some(None) => return,
+            Some(Some(again_at)) if now < *again_at => return,
+            Some(Some(_)) | None => {}
+        }
+        let Some(settings) = configured.settings.clickhouse() else {
+            return;
+        };
+        let made = async {
+            self.warehouse
+                .create_table(&table, &Layout::from(settings))
+                .await?;
+            self.warehouse
+                .create_share(&table, &view, configured.workspace.as_str())
+                .await
+        };
+        let again_at = match made.await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(%view, error = %error, "a view of a shared table could not be made, its rows are in the table");
+                Some(now + VIEW_PAUSE)
+            }
+        };
+        let mut views = self.views();
+        if views.len() >= MOST_VIEWS {
+            views.clear();
+        }
+        views.insert(view, again_at);
+    }
+
+    fn views(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Option<Instant>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No destination at all: for chunks without rows.
@@ -98,38 +179,35 @@ impl Targets<'_> {
         let directory = &self.of.directory;
         let destination = match self.known.get(destination) {
             Some(Known::Destination(configured)) if configured.settings.kind() == Kind::Postgres => {
-                let table = in_postgres(configured.destination.id.as_str(), &named).unwrap_or(named);
+                let table = table_of(configured.destination.id.as_str(), &named.to_string());
+                let table = table.parse().unwrap_or(named);
+                let destination = Some(Ok(Arc::clone(configured)));
+                return Target { table, destination };
+            }
+            Some(Known::Destination(configured)) if is_shared(configured) => {
+                let table = TableName::new(self.of.shared.clone(), named.table()).unwrap_or(named);
                 let destination = Some(Ok(Arc::clone(configured)));
                 return Target { table, destination };
             }
             // A table that several destinations name is kept as the one wants whose own it is.
             Some(Known::Destination(configured)) => {
                 let owner = directory.owner(named.database().as_str(), named.table());
+                let owner = owner.filter(|owner| !is_shared(owner));
                 Some(Ok(owner.unwrap_or_else(|| Arc::clone(configured))))
             }
             Some(Known::Unreadable(error)) => Some(Err(error.clone())),
             Some(Known::Absent) | None => None,
         };
-        let settings = destination
-            .iter()
-            .flatten()
-            .next()
-            .and_then(|one| one.settings.clickhouse());
-        let is_shared = settings.is_some_and(|settings| settings.layout() == TableLayout::Shared);
-        let shared = || TableName::new(self.of.shared.clone(), named.table()).ok();
-        let table = is_shared.then(shared).flatten().unwrap_or(named);
-        Target { table, destination }
+        Target {
+            table: named,
+            destination,
+        }
     }
 }
 
-/// What stands in front of the id of a PostgreSQL destination where a table's database has its place. One name can be a
-/// table in two servers; plans, tokens and copies must tell them apart.
-const POSTGRES_DATABASE: &str = "postgres-";
-
-/// A table of a PostgreSQL destination, as everything here knows it.
-fn in_postgres(id: &str, named: &TableName) -> Option<TableName> {
-    let database: Database = format!("{POSTGRES_DATABASE}{id}").parse().ok()?;
-    TableName::new(database, named.table()).ok()
+fn is_shared(configured: &Configured) -> bool {
+    let settings = configured.settings.clickhouse();
+    settings.is_some_and(|settings| settings.layout() == TableLayout::Shared)
 }
 
 /// Keeps what is known fresh until dropped: by notices, and by asking every `poll`. `heard` is told how each look

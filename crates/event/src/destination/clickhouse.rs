@@ -27,9 +27,6 @@ pub struct ClickHouse {
     /// Whose table it is. Decided when the destination is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<TableLayout>,
-    /// How inserts are compressed on their way.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub compression: Option<Compression>,
     /// How new columns of text and of arrays are compressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec_text: Option<Codec>,
@@ -44,12 +41,11 @@ pub struct ClickHouse {
     pub cluster: Option<Cluster>,
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 8] = [
     "ttl_days",
     "columns",
     "extra_json",
     "layout",
-    "compression",
     "codec_text",
     "codec_time",
     "codec_number",
@@ -93,17 +89,6 @@ pub enum TableLayout {
     Own,
     /// One of many small workspaces; each sees its rows through a view that has the destination's name.
     Shared,
-}
-
-/// How bytes are compressed on their way to the server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Cheap for both ends.
-    #[default]
-    Lz4,
-    /// Smaller, for a server that is far away.
-    Zstd,
 }
 
 /// The name of a cluster: ASCII letters, digits, `_` and `-`, at most 128 bytes.
@@ -161,7 +146,6 @@ impl ClickHouse {
             }
             "extra_json" => self.extra_json = value(name, given, "`true` or `false`")?,
             "layout" => self.layout = value(name, given, "`own` or `shared`")?,
-            "compression" => self.compression = value(name, given, "`lz4` or `zstd`")?,
             "codec_text" => {
                 let codec: Option<Codec> = value(name, given, "a codec such as `ZSTD(3)` or `LZ4`")?;
                 if codec.as_ref().is_some_and(Codec::is_of_numbers) {
@@ -190,7 +174,6 @@ impl ClickHouse {
             ("ttl_days", self.ttl_days.is_some()),
             ("columns", self.columns.is_some()),
             ("extra_json", self.extra_json.is_some()),
-            ("compression", self.compression.is_some()),
             ("codec_text", self.codec_text.is_some()),
             ("codec_time", self.codec_time.is_some()),
             ("codec_number", self.codec_number.is_some()),

@@ -1,3 +1,5 @@
+//! What a PostgreSQL destination is set to, and what its tables are called among all others.
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +17,16 @@ pub struct Postgres {
 }
 
 const NAMES: [&str; 2] = ["columns", "url"];
+
+/// What stands in front of the id of a PostgreSQL destination where a table's database has its place.
+pub const DATABASE_PREFIX: &str = "postgres-";
+
+/// A table of a PostgreSQL destination as plans, tokens and audits know it: one name can be a table in two servers. `named`
+/// is `schema.table`, as records name it.
+pub fn table_of(id: &str, named: &str) -> String {
+    let table = named.split_once('.').map_or(named, |(_, table)| table);
+    format!("{DATABASE_PREFIX}{id}.{table}")
+}
 
 /// An address that holds a password, as it is stored: the id of the key that it is sealed under, a colon, and what was
 /// sealed in base64.

@@ -16,7 +16,7 @@ fn what_is_set_is_stored_and_nothing_else() {
         json!({"ttl_days": 90}),
         json!({"ttl_days": "never", "columns": 0, "extra_json": true}),
         json!({"layout": "shared"}),
-        json!({"layout": "own", "compression": "zstd", "cluster": "main-1"}),
+        json!({"layout": "own", "cluster": "main-1"}),
         json!({"codec_text": "ZSTD(3)", "codec_time": "DoubleDelta, LZ4", "codec_number": "Gorilla, ZSTD(1)"}),
     ] {
         let settings = read(object.clone()).expect("settings");
@@ -42,7 +42,6 @@ fn what_cannot_be_is_refused_with_what_would_be_right() {
         ),
         (json!({"extra_json": "yes"}), "`extra_json` is `true` or `false`"),
         (json!({"layout": "mine"}), "`layout` is `own` or `shared`"),
-        (json!({"compression": "gzip"}), "`compression` is `lz4` or `zstd`"),
         (
             json!({"codec_text": "Delta, ZSTD(1)"}),
             "`codec_text` is a codec that takes text",

@@ -119,7 +119,6 @@ fn row(seq: u64, event: &RawValue) -> Row<'_> {
         sent_at: None,
         source: "src_test",
         workspace: "ws_test",
-        workspace: "ws_test",
         message_id: "m",
         event,
     }

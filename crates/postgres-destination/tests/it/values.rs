@@ -265,3 +265,30 @@ async fn rows_beyond_what_a_block_holds_go_into_further_ones_in_their_order() {
     }
     assert_eq!(bench.count().await, 7);
 }
+
+#[tokio::test]
+async fn a_row_that_is_too_wide_for_a_page_may_be_the_cause_of_its_refusal() {
+    let bench = Bench::start().await;
+    // Text that compression does not make smaller.
+    let text = |n: u64| {
+        [3, 5, 7]
+            .map(|k| {
+                format!(
+                    "{:016x}",
+                    (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(k))
+                )
+            })
+            .concat()
+    };
+    let fields: Vec<_> = (0..490).map(|n| format!("\"f{n}\":\"{}\"", text(n))).collect();
+    let event = format!(r#"{{"type":"track","properties":{{{}}}}}"#, fields.join(","));
+    let encoded = bench.encode(&[(0, event)]).await;
+    let outcome = bench
+        .insert(&bench.destination, &encoded.blocks[0], &token(1))
+        .await;
+    assert!(
+        matches!(&outcome, Outcome::Ambiguous(error) if error.may_be_a_row()),
+        "{outcome:?}"
+    );
+    assert_eq!(bench.count().await, 0);
+}

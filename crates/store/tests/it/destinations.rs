@@ -29,24 +29,40 @@ async fn settings_change_with_their_version_and_a_try_changes_nothing() {
         let (before, after) = changed.expect("changed");
         assert_eq!(before.settings.to_json(), json!({}));
         assert_eq!(after.settings.to_json(), json!({"ttl_days": 90}));
-        assert_eq!((before.destination.config_version, after.destination.config_version), (1, 2));
+        assert_eq!(
+            (
+                before.destination.config_version,
+                after.destination.config_version
+            ),
+            (1, 2)
+        );
     }
     for (setting, value, said) in [
         ("ttl_days", json!(0), "`ttl_days` is a number of days"),
         ("nothing", json!(1), "`nothing` is no setting"),
         ("layout", json!("shared"), "`ttl_days` is of a table of one's own"),
     ] {
-        let refused = destinations.set(&demo, "default", &changes(setting, value), false).await;
+        let refused = destinations
+            .set(&demo, "default", &changes(setting, value), false)
+            .await;
         let refused = refused.expect_err("refused");
-        assert!(matches!(refused, Error::Setting(_)) && refused.to_string().contains(said), "{refused}");
+        assert!(
+            matches!(refused, Error::Setting(_)) && refused.to_string().contains(said),
+            "{refused}"
+        );
     }
     destinations
         .set(&demo, "default", &changes("ttl_days", Value::Null), false)
         .await
         .expect("unset");
-    let refused = destinations.set(&demo, "default", &changes("layout", json!("shared")), false).await;
+    let refused = destinations
+        .set(&demo, "default", &changes("layout", json!("shared")), false)
+        .await;
     let refused = refused.expect_err("refused").to_string();
-    assert!(refused.contains("decided when a destination is made"), "{refused}");
+    assert!(
+        refused.contains("decided when a destination is made"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -62,15 +78,27 @@ async fn a_second_destination_gets_a_chain_from_each_source_and_only_one_of_a_wo
     };
     let shared = new("shared", "small", json!({"layout": "shared"}));
     for created in [true, false] {
-        let (one, was) = destinations.create(&made.workspace.id, &shared).await.expect("made");
-        assert_eq!((one.settings.to_json(), was), (json!({"layout": "shared"}), created));
+        let (one, was) = destinations
+            .create(&made.workspace.id, &shared)
+            .await
+            .expect("made");
+        assert_eq!(
+            (one.settings.to_json(), was),
+            (json!({"layout": "shared"}), created)
+        );
     }
-    let snapshot = millrace_store::Chains::new(postgres).snapshot().await.expect("a snapshot");
+    let snapshot = millrace_store::Chains::new(postgres)
+        .snapshot()
+        .await
+        .expect("a snapshot");
     assert_eq!(snapshot.of(made.source.id.as_str()).len(), 2);
     let again = new("again", "other", json!({"layout": "shared"}));
     assert!(destinations.create(&made.workspace.id, &again).await.is_err());
     let taken = new("taken", "small", json!({}));
-    assert!(matches!(destinations.create(&made.workspace.id, &taken).await, Err(Error::Taken { .. })));
+    assert!(matches!(
+        destinations.create(&made.workspace.id, &taken).await,
+        Err(Error::Taken { .. })
+    ));
 }
 
 #[tokio::test]
@@ -83,8 +111,14 @@ async fn what_is_known_goes_on_while_postgres_is_away_and_what_is_not_known_is_n
     let directory = Directory::new(Postgres::new(&config).expect("a pool"));
     let id = made.destination.id.as_str();
     assert_eq!(directory.known(id), None, "nothing was read yet");
-    assert!(matches!(directory.find(id).await.expect("answered"), Known::Destination(_)));
-    assert_eq!(directory.find("dst_nobody").await.expect("answered"), Known::Absent);
+    assert!(matches!(
+        directory.find(id).await.expect("answered"),
+        Known::Destination(_)
+    ));
+    assert_eq!(
+        directory.find("dst_nobody").await.expect("answered"),
+        Known::Absent
+    );
 
     proxy.set_up(false);
     proxy.cut();
@@ -94,11 +128,19 @@ async fn what_is_known_goes_on_while_postgres_is_away_and_what_is_not_known_is_n
     };
     assert_eq!(known.settings.to_json(), json!({}));
     assert_eq!(directory.known("dst_nobody"), Some(Known::Absent));
-    assert!(directory.find("dst_new").await.is_err(), "nobody can say that it is not there");
+    assert!(
+        directory.find("dst_new").await.is_err(),
+        "nobody can say that it is not there"
+    );
 
     proxy.set_up(true);
     Destinations::new(own)
-        .set(&made.workspace.id, "default", &changes("columns", json!(7)), false)
+        .set(
+            &made.workspace.id,
+            "default",
+            &changes("columns", json!(7)),
+            false,
+        )
         .await
         .expect("changed");
     assert_eq!(directory.find("dst_new").await.expect("answered"), Known::Absent);
@@ -119,19 +161,31 @@ async fn settings_that_a_newer_release_wrote_do_not_replace_those_that_are_known
     directory.refresh().await.expect("read");
     let client = database.client().await.expect("a client");
     let newer = "UPDATE destinations SET settings = '{\"of_tomorrow\": 1}' WHERE id = $1";
-    client.execute(newer, &[&made.destination.id.as_str()]).await.expect("set");
+    client
+        .execute(newer, &[&made.destination.id.as_str()])
+        .await
+        .expect("set");
     directory.refresh().await.expect("read");
     let id = made.destination.id.as_str();
-    assert!(matches!(directory.known(id), Some(Known::Destination(_))), "as it was");
+    assert!(
+        matches!(directory.known(id), Some(Known::Destination(_))),
+        "as it was"
+    );
     let fresh = Directory::new(postgres);
     let found = fresh.find(id).await.expect("answered");
     assert!(
         matches!(&found, Known::Unreadable(error) if error.to_string().contains("`of_tomorrow` is no setting")),
         "{found:?}"
     );
-    let found = fresh.find(neighbour.destination.id.as_str()).await.expect("answered");
+    let found = fresh
+        .find(neighbour.destination.id.as_str())
+        .await
+        .expect("answered");
     assert!(matches!(found, Known::Destination(_)), "others are not held up");
-    let large = format!("UPDATE destinations SET settings = '{{\"x\": \"{}\"}}'", "x".repeat(5000));
+    let large = format!(
+        "UPDATE destinations SET settings = '{{\"x\": \"{}\"}}'",
+        "x".repeat(5000)
+    );
     assert!(client.execute(&large, &[]).await.is_err(), "settings are bounded");
 }
 
@@ -140,11 +194,24 @@ async fn a_lock_is_one_ones_at_a_time_and_waited_for_no_longer_than_said() {
     let (_database, postgres) = migrated().await;
     let locks = Locks::new(postgres);
     let brief = Duration::from_millis(50);
-    let held = locks.take("table a", PATIENCE).await.expect("answered").expect("free");
-    assert!(locks.take("table a", brief).await.expect("answered").is_none(), "somebody has it");
-    assert!(locks.take("table b", brief).await.expect("answered").is_some(), "another one is free");
+    let held = locks
+        .take("table a", PATIENCE)
+        .await
+        .expect("answered")
+        .expect("free");
+    assert!(
+        locks.take("table a", brief).await.expect("answered").is_none(),
+        "somebody has it"
+    );
+    assert!(
+        locks.take("table b", brief).await.expect("answered").is_some(),
+        "another one is free"
+    );
     drop(held);
     // The server notices the end of the connection a moment later.
-    let again = locks.take("table a", Duration::from_secs(4)).await.expect("answered");
+    let again = locks
+        .take("table a", Duration::from_secs(4))
+        .await
+        .expect("answered");
     assert!(again.is_some(), "it was let go");
 }

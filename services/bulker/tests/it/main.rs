@@ -12,6 +12,7 @@ mod neighbours;
 mod postgres;
 mod recovery;
 mod round;
+mod settings;
 mod stall;
 mod steps;
 mod system;

@@ -41,11 +41,12 @@ impl Both {
         ]
         .map(|(name, value)| (name, value.to_owned()))
         .to_vec();
-        settings.push(("MILLRACE__SECRETS__KEY_FILE", file.display().to_string()));
+        let key_file = ("MILLRACE__SECRETS__KEY_FILE", file.display().to_string());
+        settings.push(key_file.clone());
         settings.extend(further.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let bench = Bench::with(Options {
             services: Some(services.to_vec()),
-            settings: [("bulker", settings)].into(),
+            settings: [("bulker", settings), ("millctl", vec![key_file])].into(),
             ..Options::default()
         })
         .await;

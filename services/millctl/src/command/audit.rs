@@ -11,6 +11,7 @@ mod books;
 mod findings;
 mod names;
 mod numbers;
+mod places;
 mod scope;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use serde_json::json;
 
 use self::books::{BYTES_PER_ENTRY, Books, Terms};
 use self::findings::{Findings, MOST_NAMED, Named};
+use self::places::Places;
 use self::scope::Scope;
 use crate::cli::Audit;
 use crate::output::{Answer, Bar};
@@ -54,6 +56,7 @@ pub(super) async fn run(arguments: &Audit, parts: &Parts) -> Result<Answer> {
     let accepted = ranges(parts, &topics.ingest, since).await?;
     let decided = ranges(parts, &topics.transformed, since).await?;
     let log_begins = begins(parts, &decided).await?;
+    let places = Places::read(parts).await?;
     let entries = arguments.memory.get() / BYTES_PER_ENTRY;
     let terms = Terms {
         since,
@@ -63,6 +66,7 @@ pub(super) async fn run(arguments: &Audit, parts: &Parts) -> Result<Answer> {
         topic: topics.ingest.clone(),
         incarnation: arguments.incarnation.clone(),
         most: usize::try_from(entries).unwrap_or(usize::MAX),
+        postgres: places.postgres(),
     };
     let mut partitions: Vec<_> = decided.keys().chain(accepted.keys()).copied().collect();
     let mut logs = Logs {
@@ -100,14 +104,13 @@ pub(super) async fn run(arguments: &Audit, parts: &Parts) -> Result<Answer> {
             open.extend(smaller.into_iter().rev());
             continue;
         };
-        compare(parts, books, &bar, &mut findings).await?;
+        compare(&places, books, &bar, &mut findings).await?;
     }
     answer(&findings)
 }
 
 /// Asks the tables about everything that a pass has found.
-async fn compare(parts: &Parts, mut books: Books, bar: &Bar, findings: &mut Findings) -> Result<()> {
-    let warehouse = parts.warehouse();
+async fn compare(places: &Places, mut books: Books, bar: &Bar, findings: &mut Findings) -> Result<()> {
     for question in books.questions() {
         let name: TableName = question
             .table
@@ -115,9 +118,7 @@ async fn compare(parts: &Parts, mut books: Books, bar: &Bar, findings: &mut Find
             .context("the log names a table that is none")?;
         let numbers = question.seqs.end() - question.seqs.start() + 1;
         bar.expect(numbers);
-        let held = warehouse
-            .copies(&name, question.journal, question.partition, question.seqs.clone())
-            .await?;
+        let held = places.copies(&name, &question).await?;
         books.compare(&question, &held, findings);
         bar.step(numbers);
     }

@@ -75,7 +75,9 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             let sealed = address::seal(&address, &workspace, name.as_str(), parts)?;
             match sealed {
                 Some(sealed) => settings.set(address::SETTING, &sealed)?,
-                None if kind == Kind::Postgres => bail!("a postgres destination needs `--url-file` or `--url-env`"),
+                None if kind == Kind::Postgres => {
+                    bail!("a postgres destination needs `--url-file` or `--url-env`")
+                }
                 None => {}
             }
             let database = match database {
@@ -119,7 +121,11 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            let name = destinations.find(&workspace, &destination).await?.destination.name;
+            let name = destinations
+                .find(&workspace, &destination)
+                .await?
+                .destination
+                .name;
             let sealed = address::seal(&address, &workspace, &name, parts)?;
             changes.extend(sealed.map(|sealed| (address::SETTING.to_owned(), sealed)));
             let (before, after) = destinations

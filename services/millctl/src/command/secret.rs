@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use millrace_event::redact::SHORTEST;
 use millrace_store::secrets::MAX_VALUE_BYTES;
-use millrace_store::{Keyring, Secrets, Workspaces};
+use millrace_store::{Destinations, Keyring, Secrets, Workspaces};
 use serde_json::{Value, json};
 
 use crate::cli::Secret;
@@ -31,7 +31,7 @@ pub(super) async fn run(command: Secret, parts: &Parts) -> Result<Answer> {
             let file = key_file(file, parts)?;
             let id = Keyring::rotate(&file)?;
             let line = format!(
-                "key {id} seals from now on. Give {} to every rotor, then `millctl secret reseal`",
+                "key {id} seals from now on. Give {} to every rotor and bulker, then `millctl secret reseal`",
                 file.display()
             );
             Answer::new(json!({ "file": file, "key": id }), line)
@@ -87,7 +87,11 @@ pub(super) async fn run(command: Secret, parts: &Parts) -> Result<Answer> {
 
 async fn reseal(parts: &Parts) -> Result<Answer> {
     let keys = Keyring::read(&key_file(None, parts)?)?;
-    let resealed = Secrets::new(parts.postgres()?).reseal(&keys).await?;
+    let mut resealed = Secrets::new(parts.postgres()?).reseal(&keys).await?;
+    let addresses = Destinations::new(parts.postgres()?).reseal(&keys).await?;
+    resealed.moved += addresses.moved;
+    resealed.kept += addresses.kept;
+    resealed.failed.extend(addresses.failed);
     parts.tell_configured().await;
     let (moved, kept, current) = (resealed.moved, resealed.kept, keys.current());
     let mut lines = vec![format!("{moved} sealed under key {current}, {kept} were before")];

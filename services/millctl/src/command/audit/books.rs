@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use millrace_event::envelope::{Envelope as _, Ingest, Transformed};
+use millrace_event::destination::postgres::table_of;
+use millrace_event::envelope::{Envelope as _, Ingest, Output, Retry, RowPayload, Transformed};
 use millrace_event::header;
 use millrace_event::{Identity, JournalId, Timestamp, Verdict};
 use millrace_kafka::Record;
@@ -54,6 +55,8 @@ pub(super) struct Terms {
     pub(super) incarnation: String,
     /// Most entries.
     pub(super) most: usize,
+    /// The ids of PostgreSQL destinations.
+    pub(super) postgres: BTreeSet<String>,
 }
 
 /// One pass: the events of its scope.
@@ -131,7 +134,7 @@ impl Books {
         let settled = self.terms.settled.get(&partition);
         let settled = settled.is_some_and(|end| record.offset < *end);
         let row = envelope.sub.zip(envelope.outputs.first());
-        let row = row.map(|(sub, output)| (self.tables.number(output.table.as_str()), sub));
+        let row = row.map(|(sub, output)| (self.table(output), sub));
         let later = envelope.attempt > 0 || row.is_some();
         let known = later && !self.seen.insert((identity, envelope.attempt, row));
         let event = self.event(identity, envelope.origin.workspace.as_str(), received_at);
@@ -154,7 +157,7 @@ impl Books {
                     .sub
                     .or_else(|| u16::try_from(index).ok())
                     .unwrap_or(u16::MAX);
-                let table = self.tables.number(output.table.as_str());
+                let table = self.table(output);
                 self.rows.insert((table, identity, sub));
             }
         }
@@ -182,8 +185,39 @@ impl Books {
         let attempt = headers.text(header::ATTEMPT)?.parse().ok()?;
         let sub: Option<u16> = headers.text(header::SUB).and_then(|sub| sub.parse().ok());
         let row = headers.text(header::TABLE).zip(sub);
-        let row = row.map(|(table, sub)| (self.tables.number(table), sub));
+        let row = row.map(|(table, sub)| {
+            // Headers do not say which destination it was; the row that they stand before does.
+            let name = match self.terms.postgres.is_empty() {
+                true => None,
+                false => self.name_in(&record.value),
+            };
+            (self.tables.number(name.as_deref().unwrap_or(table)), sub)
+        });
         self.scope.holds(identity).then_some((identity, attempt, row))
+    }
+
+    /// The table that a row goes to.
+    fn table(&mut self, output: &Output<'_>) -> u32 {
+        let name = self.name_of(output);
+        self.tables
+            .number(name.as_deref().unwrap_or(output.table.as_str()))
+    }
+
+    /// What a table of a PostgreSQL destination is called here; nothing for others.
+    fn name_of(&self, output: &Output<'_>) -> Option<String> {
+        let id = output.destination.as_str();
+        let known = self.terms.postgres.contains(id);
+        known.then(|| table_of(id, output.table.as_str()))
+    }
+
+    /// The same of the row in a dead letter or a copy.
+    fn name_in(&self, value: &[u8]) -> Option<String> {
+        if let Ok(row) = RowPayload::read(value) {
+            return self.name_of(&row.output);
+        }
+        let copy = Retry::read(value).ok()?;
+        let row = RowPayload::read(copy.payload.get().as_bytes()).ok()?;
+        self.name_of(&row.output)
     }
 
     /// A record of the ingest topic. One that is no envelope is not counted as an event: the rotor makes a dead letter

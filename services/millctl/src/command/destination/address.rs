@@ -34,7 +34,10 @@ pub(super) fn seal(
     Ok(Some(Value::String(sealed.into())))
 }
 
-#[expect(clippy::disallowed_methods, reason = "which variable it is, the command line says")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which variable it is, the command line says"
+)]
 fn variable_named(name: &str) -> Result<String> {
     std::env::var(name).with_context(|| format!("the variable {name} is not set"))
 }
