@@ -14,6 +14,9 @@ pub(super) trait Disk: Send + Sync + Debug + 'static {
     /// Makes a new file that only the writer writes, where it can with `room` bytes that are zero: a sync of bytes that
     /// are written into them has no new length to make durable, which is half of what it costs.
     fn create(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>>;
+    /// Opens a file that was a segment, with `room` bytes as far as that can be had. What is in it stays: writing over
+    /// it costs less than writing into new memory.
+    fn reuse(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -37,10 +40,12 @@ impl Disk for RealDisk {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        if let Err(error) = make_room(&file, room) {
-            tracing::debug!(%error, path = %path.display(), "a segment has no room made for it");
-        }
-        Ok(Arc::new(file))
+        Ok(Arc::new(with_room(file, room)))
+    }
+
+    fn reuse(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(with_room(file, room)))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -60,6 +65,13 @@ impl SegmentFile for File {
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
+}
+
+fn with_room(file: File, room: u64) -> File {
+    if let Err(error) = make_room(&file, room) {
+        tracing::debug!(%error, "a segment has no room made for it");
+    }
+    file
 }
 
 #[cfg(target_os = "linux")]

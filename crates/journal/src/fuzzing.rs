@@ -92,6 +92,7 @@ fn segment_of(bytes: &[u8], ids: Ids) -> (Vec<u8>, Option<Written>) {
         seed: SEED,
         ids,
         next: BTreeMap::new(),
+        recycled: false,
     };
     let mut file = header.encode();
     let mut written = Written::default();

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `journal.lock` | nothing; locked while a process uses the directory |
 //! | `journal.json` | the journal ids, the topics' partition count, how the last process ended |
-//! | `<number>.journal` | records; deleted when Kafka has acknowledged all of them |
+//! | `<number>.journal` | records, and room behind them; taken away when Kafka has acknowledged all of them |
+//! | `<number>.spare` | what was a segment and will be one again, two at most; nothing that anybody needs |
 //! | `positions.json` | how far Kafka has acknowledged; saves work, proves nothing, synced at the end only |
 //! | `aside.jsonl` | damaged bytes, and records that Kafka refused for good |
 

@@ -51,6 +51,17 @@ pub(super) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     Ok(found)
 }
 
+/// Removes the files that waited to be new segments: whatever was in them, Kafka has it.
+fn remove_spares(dir: &Path) -> Result<(), OpenError> {
+    for entry in std::fs::read_dir(dir).map_err(OpenError::io(dir))? {
+        let path = entry.map_err(OpenError::io(dir))?.path();
+        if segment::is_spare(&path) {
+            std::fs::remove_file(&path).map_err(OpenError::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads everything and leaves files that hold sound records up to their end. Returns what was kept, the next
 /// sequence number of each lane, and the number of the next segment.
 pub(super) fn recover(
@@ -62,6 +73,7 @@ pub(super) fn recover(
         tracing::warn!(%error, "the positions cannot be read, everything in the journal is shipped again");
         Positions::new()
     });
+    remove_spares(dir)?;
     let epoch = meta.epoch();
     let mut next = BTreeMap::new();
     let mut raise = |lane: Lane, of: u32, seq: u64| {
@@ -108,6 +120,12 @@ fn read(
         return Ok(None);
     };
     let found = list(&bytes, start, header.seed);
+    if header.number != number && found.index.is_empty() {
+        // A shipped segment that was becoming another one; the new name was not durable yet.
+        tracing::info!(segment = number, "a segment that was being made anew was removed");
+        std::fs::remove_file(path)?;
+        return Ok(None);
+    }
     let mut lines = Vec::new();
     let mut line = |reason, start: usize, end: usize| {
         lines.push(Line {
@@ -132,7 +150,7 @@ fn read(
     }
     let length = found.tail.unwrap_or(bytes.len());
     if let Some(start) = found.tail {
-        if newest && is_room(bytes.get(start..).unwrap_or_default()) {
+        if newest && (header.recycled || is_room(bytes.get(start..).unwrap_or_default())) {
             tracing::debug!(
                 segment = number,
                 offset = start,

@@ -3,6 +3,7 @@
 //! ```text
 //! magic 8 | length 4 | crc32c 4 | body
 //! body = number 8 | epoch 4 | seed 4 | journal id of each topic 8 | lanes 4 | (topic 1 | partition 4 | next seq 8)…
+//!        | 1 where the file was another segment before
 //! ```
 //!
 //! The next sequence numbers make every segment say where numbering stands, so that none is used again
@@ -19,6 +20,7 @@ use super::{Lane, Topic};
 const MAGIC: [u8; 8] = *b"millrjl\x01";
 const PREFIX: usize = 16;
 const EXTENSION: &str = "journal";
+const SPARE: &str = "spare";
 
 /// What a segment says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(super) struct Header {
     pub(super) ids: Ids,
     /// The next sequence number of each lane when it was made.
     pub(super) next: BTreeMap<Lane, u64>,
+    /// Whether the file was another segment before, of which bytes may follow the last record.
+    pub(super) recycled: bool,
 }
 
 impl Header {
@@ -49,6 +53,7 @@ impl Header {
             body.extend_from_slice(&lane.partition.to_le_bytes());
             body.extend_from_slice(&next.to_le_bytes());
         }
+        body.push(u8::from(self.recycled));
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let mut bytes = Vec::with_capacity(PREFIX + body.len());
         bytes.extend_from_slice(&MAGIC);
@@ -82,12 +87,15 @@ impl Header {
             };
             next.insert(lane, u64_at(entry, 5)?);
         }
+        // Earlier versions end here, and never took a file twice.
+        let recycled = body.get(36 + 13 * lanes).is_some_and(|byte| *byte == 1);
         let header = Self {
             number: u64_at(body, 0)?,
             epoch: u32_at(body, 8)?,
             seed: u32_at(body, 12)?,
             ids,
             next,
+            recycled,
         };
         (header.next.len() == lanes).then_some((header, PREFIX + length))
     }
@@ -104,6 +112,16 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// The file of segment `number`.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.{EXTENSION}"))
+}
+
+/// Where the file of segment `number` waits to be another one.
+pub(super) fn spare_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.{SPARE}"))
+}
+
+/// Whether a file waits to be another segment.
+pub(super) fn is_spare(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == SPARE)
 }
 
 /// The number of a segment's file; `None` for any other file.
@@ -138,6 +156,7 @@ mod tests {
                     )
                 })
                 .collect(),
+            recycled: true,
         }
     }
 

@@ -20,6 +20,9 @@ use super::{Config, Lane, Position, segment};
 /// Most segments whose records are listed in memory; the list of another one is read from its file again.
 const INDEXED: usize = 16;
 
+/// Most files of shipped segments that wait to be new ones.
+const SPARES: usize = 2;
+
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -64,6 +67,8 @@ pub(super) struct State {
     pub(super) hold_recovered: bool,
     /// What was appended last.
     pub(super) recent: Recent,
+    /// Files of shipped segments that wait to be new ones.
+    pub(super) spares: Vec<PathBuf>,
 }
 
 impl State {
@@ -79,6 +84,7 @@ impl State {
             failed: false,
             hold_recovered: false,
             recent: Recent::new(recent),
+            spares: Vec::new(),
         };
         let pending = |(lane, slots): (&Lane, &Vec<Slot>), epoch| {
             let position = state.positions.get(lane).copied().unwrap_or_default();
@@ -363,15 +369,26 @@ impl Shared {
         }
         failpoint!("ingest::before_delete");
         for number in &finished {
-            std::fs::remove_file(self.path(*number))?;
+            let spare = self.retire(*number)?;
             failpoint!("ingest::in_delete");
             let mut state = self.lock();
+            state.spares.extend(spare);
             if let Some(segment) = state.segments.remove(number) {
                 state.bytes = state.bytes.saturating_sub(segment.length);
             }
         }
         super::disk::sync_dir(&self.dir)?;
         stored.map(|()| finished.len())
+    }
+
+    /// Takes the file of a segment that nobody needs any more out of the journal; says where it is if it is kept.
+    fn retire(&self, number: u64) -> std::io::Result<Option<PathBuf>> {
+        if self.lock().spares.len() >= SPARES {
+            return std::fs::remove_file(self.path(number)).map(|()| None);
+        }
+        let spare = segment::spare_path(&self.dir, number);
+        std::fs::rename(self.path(number), &spare)?;
+        Ok(Some(spare))
     }
 }
 

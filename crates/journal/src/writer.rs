@@ -300,6 +300,10 @@ impl Writer {
         let Some(active) = self.active.take() else {
             return self.shared.health() == Health::Sound;
         };
+        // Before the sync, so that it is as durable as the records.
+        if let Err(error) = active.file.set_len(active.length) {
+            tracing::warn!(%error, segment = active.number, "the room behind a segment's records stays");
+        }
         let durable = match self.sync {
             Sync::Os => true,
             Sync::Always | Sync::Interval => {
@@ -307,9 +311,6 @@ impl Writer {
                     .sync(active.number, active.file.as_ref(), active.length)
             }
         };
-        if let Err(error) = active.file.set_len(active.length) {
-            tracing::warn!(%error, segment = active.number, "the room behind a segment's records stays");
-        }
         let now = self.shared.instant();
         let mut state = self.shared.lock();
         if let Some(segment) = state.segments.get_mut(&active.number) {
@@ -320,26 +321,42 @@ impl Writer {
     }
 
     fn start_segment(&mut self) -> io::Result<()> {
+        let spare = self.shared.lock().spares.pop();
         let header = Header {
             number: self.number,
             epoch: self.shared.epoch(),
             seed: meta::random_seed()?,
             ids: self.ids,
             next: self.next.clone(),
+            recycled: spare.is_some(),
         };
         let bytes = header.encode();
         let path = segment::path(&self.shared.dir, header.number);
-        let file = self.disk.create(&path, self.segment_size)?;
+        let file = match &spare {
+            Some(spare) => self.disk.reuse(spare, self.segment_size),
+            None => self.disk.create(&path, self.segment_size),
+        }?;
         // A number is used once, whatever becomes of its file.
         self.number += 1;
         failpoint!("ingest::in_new_segment");
+        let renamed = || match &spare {
+            // Under its new name only once its new header is durable.
+            Some(spare) => std::fs::rename(spare, &path),
+            None => Ok(()),
+        };
         let made = file
             .write_all_at(&bytes, 0)
             .and_then(|()| file.sync())
+            .and_then(|()| renamed())
             .and_then(|()| self.disk.sync_dir(&self.shared.dir));
         if let Err(error) = made {
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%error, segment = header.number, "a segment without a header stays behind");
+            for path in spare.iter().chain([&path]) {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!(%error, segment = header.number, "a segment without a header stays behind");
+                    }
+                    _ => {}
+                }
             }
             return Err(error);
         }

@@ -71,6 +71,14 @@ impl Disk for Failing {
         Ok(Arc::new(FailingFile(file, Arc::clone(&self.0))))
     }
 
+    fn reuse(&self, path: &Path, room: u64) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = RealDisk.reuse(path, if self.0.roomy { room } else { 0 })?;
+        if !self.0.roomy {
+            file.set_len(0)?;
+        }
+        Ok(Arc::new(FailingFile(file, Arc::clone(&self.0))))
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
     }

@@ -237,3 +237,68 @@ async fn the_room_behind_the_records_is_no_damage_and_is_gone_when_a_segment_is_
     let newest = newest(dir.path());
     assert!(length(&newest) < 1000, "closed in order, it leaves none");
 }
+
+#[tokio::test]
+async fn files_of_shipped_segments_become_new_ones_and_what_was_in_them_never_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let roomy = || {
+        Journal::open(&config(dir.path(), Sync::Always), Arc::new(SystemClock))
+            .unwrap()
+            .0
+    };
+    let spares = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        files
+            .filter(|file| segment::is_spare(&file.as_ref().unwrap().path()))
+            .count()
+    };
+    let fill = async |journal: &Journal, records: usize| {
+        for _ in 0..records {
+            journal.append(vec![entry(0, vec![b'x'; 1000])]).await.unwrap();
+        }
+    };
+    let journal = roomy();
+    fill(&journal, 40).await;
+    assert_eq!(drain(&journal).await.len(), 40);
+    assert!(journal.reader().tidy().unwrap() > 3);
+    assert_eq!(spares(), 2, "two are kept, the others are deleted");
+    // Into the segment in use, and on into one that is full of what was shipped before.
+    fill(&journal, 5).await;
+    assert_eq!(spares(), 1);
+    let recycled = newest(dir.path());
+    let header = segment::Header::decode(&std::fs::read(&recycled).unwrap())
+        .unwrap()
+        .0;
+    assert!(header.recycled && segment::number(&recycled) == Some(header.number));
+    assert_eq!(Inspection::of(dir.path()).unwrap().notes, Vec::<String>::new());
+    drop(journal);
+
+    let journal = roomy();
+    assert_eq!(spares(), 0, "a new process makes its own");
+    let seqs: Vec<_> = drain(&journal)
+        .await
+        .iter()
+        .map(|record| record.identity.seq)
+        .collect();
+    assert_eq!(seqs, (40..45).collect::<Vec<_>>());
+    assert!(!dir.path().join("aside.jsonl").exists());
+    assert_eq!(journal.append(vec![entry(0, "next")]).await.unwrap()[0].seq, 45);
+    journal.close().await.unwrap();
+    drop(journal);
+
+    // Killed by a loss of power in between: the new header is there, the new name is not.
+    let path = newest(dir.path());
+    let number = segment::number(&path).unwrap();
+    let mut bytes = vec![b'y'; 8 << 10];
+    let becoming = segment::Header {
+        number: number + 2,
+        ..header
+    };
+    bytes[..becoming.encode().len()].copy_from_slice(&becoming.encode());
+    std::fs::write(segment::path(dir.path(), number + 1), bytes).unwrap();
+    let journal = roomy();
+    assert!(!segment::path(dir.path(), number + 1).exists());
+    let left = drain(&journal).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(!dir.path().join("aside.jsonl").exists());
+}
