@@ -16,7 +16,10 @@ use crate::native::frame;
 ///
 /// With them an unknown column is dropped and answered 200, 1.9 becomes 1, an asynchronous insert is answered
 /// before it is written, and a token can be ignored.
-const SETTINGS: [(&str, &str); 7] = [
+///
+/// A replicated table (experimental) answers once most replicas have the block, one block after another, so that the
+/// question, which asks for sequential consistency, sees it on any of them. Other tables pass over that.
+const SETTINGS: [(&str, &str); 9] = [
     ("async_insert", "0"),
     ("deduplicate_insert", "enable"),
     ("insert_deduplicate", "1"),
@@ -24,6 +27,8 @@ const SETTINGS: [(&str, &str); 7] = [
     ("input_format_skip_unknown_fields", "0"),
     ("input_format_native_allow_types_conversion", "0"),
     ("input_format_null_as_default", "0"),
+    ("insert_quorum", "auto"),
+    ("insert_quorum_parallel", "0"),
 ];
 
 /// The client's own time-out comes first, because only that one ends its background task.

@@ -96,5 +96,5 @@ class Rotor(Service):
 class Bulker(Service):
     name = "bulker"
     port_names = ["bulker"]
-    uses = ("kafka", "clickhouse")
+    uses = ("kafka", "clickhouse", "postgres", "redis")
     listen_setting = "MILLRACE__ADMIN__LISTEN"

@@ -197,63 +197,6 @@ async fn workspaces_share_a_table_in_one_insert_and_each_sees_its_rows_once_thou
 }
 
 #[tokio::test]
-async fn a_column_moves_to_another_type_while_events_go_on_and_no_event_is_lost_or_doubled() {
-    let bench = Bench::start(vec![("MILLRACE__CHUNK__TIME", "50ms".into())]).await;
-    let destination = default_destination(&bench).await;
-    let send = async |seqs: std::ops::Range<u64>, quote: &str| {
-        let records = seqs.map(|seq| {
-            let event = format!(r#"{{"type":"track","properties":{{"v":{quote}{seq}{quote}}}}}"#);
-            to(&destination, bench.forward(id(2, seq), &[&event]))
-        });
-        bench.send(2, records.collect()).await;
-    };
-    send(0..500, "\"").await;
-    bench.pipeline.rows(500, PATIENCE).await.expect("written");
-    let name = bench.pipeline.name.clone();
-    let arguments = ["fields", "retype", "--workspace", &name, "v", "number"];
-    let mut retype = Box::pin(bench.pipeline.millctl(&arguments));
-    let mut sent = 500;
-    let moved = loop {
-        tokio::select! {
-            moved = &mut retype => break moved.expect("moved"),
-            () = async {
-                send(sent..sent + 20, "\"").await;
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            } => sent += 20,
-        }
-    };
-    assert_eq!(moved["columns"][0]["kept"], "_v_string");
-    // What was on its way is text; what comes from here on is of the new type.
-    let texts = sent + 20;
-    send(texts..texts + 100, "").await;
-    let sent = texts + 100;
-    let sql = format!(
-        "SELECT toUInt32(count()) AS n, toUInt32(uniqExact(_seq)) AS seqs, toUInt32(countIf(v = _seq)) AS right, \
-         toUInt32(countIf(_seq >= {texts})) AS numbers FROM {}",
-        bench.pipeline.table
-    );
-    let settled = until("every event in the table or set aside", PATIENCE * 2, || async {
-        let held = one(&bench, &sql).await;
-        let refused = bench
-            .pipeline
-            .metric("bulker", "millrace_bulker_rows_refused_total", "")
-            .await?;
-        let numbers = held["numbers"].as_u64() == Some(100);
-        // The last round of texts may have been broken off before it was sent.
-        let rows = held["seqs"].as_u64().unwrap_or_default() + format!("{refused:.0}").parse::<u64>()?;
-        Ok((numbers && (rows == sent || rows == sent - 20)).then_some(held))
-    });
-    let held = settled
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", bench.pipeline.tails()));
-    assert_eq!(
-        (&held["n"], &held["right"]),
-        (&held["seqs"], &held["seqs"]),
-        "each once, with its value"
-    );
-}
-
-#[tokio::test]
 async fn postgres_away_stops_nobody_whose_destination_is_known_and_others_wait_without_loss() {
     let mut server = Server::start().await.expect("a Postgres");
     let bench = Bench::with(Options {

@@ -1,5 +1,7 @@
 //! `millctl fields …`
 
+mod column;
+
 use anyhow::Result;
 use millrace_store::{Fields as Store, Workspaces};
 use serde_json::{Value, json};
@@ -39,15 +41,38 @@ pub(super) async fn run(command: Fields, parts: &Parts) -> Result<Answer> {
             workspace,
             name,
             field_type,
+            tables,
+            gateway_only,
+            dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            fields.retype(&workspace, &name, field_type).await?;
-            let told = parts.tell_changed(&workspace).await;
-            let object = json!({ "name": name, "type": field_type.as_str(), "told": told.is_ok() });
-            Answer::new(
-                object,
-                format!("{name} is of type {field_type} from now on{}", untold(&told)),
-            )
+            let is_known = fields.all(&workspace).await?.contains_key(&name);
+            let moves = match gateway_only {
+                true => Vec::new(),
+                false => column::moves(parts, &workspace, &tables, &name, field_type).await?,
+            };
+            if !is_known && moves.is_empty() {
+                // Says which there are.
+                fields.retype(&workspace, &name, field_type).await?;
+            }
+            if !dry_run {
+                column::carry_out(parts, &moves).await?;
+            }
+            let told = match is_known && !dry_run {
+                false => None,
+                true => {
+                    fields.retype(&workspace, &name, field_type).await?;
+                    Some(parts.tell_changed(&workspace).await)
+                }
+            };
+            let object = json!({
+                "name": name, "type": field_type.as_str(), "dry_run": dry_run,
+                "told": told.as_ref().map(Result::is_ok), "columns": column::objects(&moves),
+            });
+            let verb = if dry_run { "would be" } else { "is" };
+            let untold = told.as_ref().map_or_else(String::new, untold);
+            let line = format!("{name} {verb} of type {field_type} from now on{untold}");
+            Answer::new(object, format!("{line}{}", column::lines(&moves, dry_run)))
         }
         Fields::Drop { workspace, name } => {
             let workspace = workspaces.find(&workspace).await?.id;
