@@ -11,11 +11,6 @@ use clap::Parser as _;
 use millrace_service::{About, Options};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-/// Batches are written by one thread and freed by another, each in pieces of every size: the system's allocator gives
-/// the pages of large ones back at once and takes them again for the next.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// `EX_USAGE` of sysexits.
 const EXIT_USAGE: u8 = 64;
 

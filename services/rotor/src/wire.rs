@@ -72,7 +72,7 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct Writer {
     stream: UnixStream,
-    /// Frames that go out with the next one.
+    /// Frames that go out with the next one: one at most, with the lines that a batch logged.
     held: Vec<u8>,
 }
 
@@ -172,6 +172,7 @@ impl Writer {
             }
         }
         self.held.clear();
+        self.held.shrink_to(SMALL);
         Ok(())
     }
 

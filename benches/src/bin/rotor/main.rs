@@ -21,10 +21,6 @@ use functions::{Function, MEDIUM, TINY};
 use report::Report;
 use ways::{Price, Rotor};
 
-/// The rotor's own: half of its pool is in this process.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Measures what functions cost: the engine alone, the rotor's way, isolated-vm.
 #[derive(Debug, Parser)]
 #[command(name = "rotor")]

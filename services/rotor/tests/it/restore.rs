@@ -136,6 +136,28 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
+/// The quick look is for objects only: within an array each byte is read in its place.
+#[test]
+fn the_quick_look_at_an_event_sees_what_the_slow_one_sees() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 2000,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&prop::collection::vec(json(), 1..6), |values| {
+            let entries = values
+                .iter()
+                .enumerate()
+                .map(|(at, value)| format!("\"n{at}\":{value}"));
+            let event = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+            for event in [event.replace(':', " :\n "), event.replace(',', " , "), event] {
+                prop_assert_eq!(is_at_risk(&event), is_at_risk(&format!("[{event}]")), "{}", event);
+            }
+            Ok(())
+        })
+        .expect("every case holds");
+}
+
 /// The engine is real: what a function that touches nothing gives is the source, byte for byte.
 #[test]
 fn whatever_passes_an_engine_untouched_is_the_source_byte_for_byte() {
