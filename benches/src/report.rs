@@ -1,5 +1,8 @@
 //! What a load program prints: a table for people, JSON for programs.
 
+use std::time::{Duration, Instant};
+
+use millrace_service::{Clock as _, SystemClock};
 use serde::Serialize;
 
 /// Rows of text under a heading, in columns as wide as they need.
@@ -53,6 +56,37 @@ impl Table {
 #[expect(clippy::print_stderr, reason = "a program for people says what it is at")]
 pub fn say(text: &str) {
     eprintln!("{text}");
+}
+
+/// Time between two lines about the same wait.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// How far something long has come, said now and then.
+#[derive(Debug)]
+pub struct Progress {
+    what: &'static str,
+    all: u64,
+    said: Instant,
+}
+
+impl Progress {
+    /// Nothing of `all` yet; `what` stands behind the figures.
+    pub fn new(what: &'static str, all: u64) -> Self {
+        Self {
+            what,
+            all,
+            said: SystemClock.instant(),
+        }
+    }
+
+    /// It has come as far as `done`: says so, unless it said something just now.
+    pub fn at(&mut self, done: u64) {
+        let now = SystemClock.instant();
+        if now.saturating_duration_since(self.said) >= SAY_EVERY {
+            self.said = now;
+            say(&format!("  {} of {} {}", count(done), count(self.all), self.what));
+        }
+    }
 }
 
 /// A result, on standard output.

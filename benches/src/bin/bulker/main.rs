@@ -21,6 +21,10 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use millrace_benches::report::{print, say};
 
+/// The bulker's allocator: the loop without guarantees runs in this process, and is the limit only with the same one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Partitions of the topics, as many as an installation has by default.
 const PARTITIONS: u32 = 6;
 

@@ -1,25 +1,31 @@
 //! The bulker on a full topic.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_benches::measure::{Cpu, Memory};
+use millrace_benches::report::Progress;
 use millrace_event::envelope::{Envelope as _, Origin, Output, Text, Transformed, V1};
 use millrace_event::header::{self, Headers};
 use millrace_event::{Identity, JournalId, Timestamp, Verdict};
+use millrace_kafka::group::Committed;
 use millrace_kafka::producer::Producer;
-use millrace_kafka::{Connection, Outgoing, topics};
+use millrace_kafka::{Connection, Outgoing, offsets, topics};
 use millrace_service::{Clock as _, SystemClock};
 use millrace_testkit::pipeline::{Options, Pipeline};
 use serde_json::value::RawValue;
 
 use crate::report::Price;
 use crate::server::Server;
-use crate::{PARTITIONS, event};
+use crate::{PARTITIONS, PATIENCE, event};
 
 /// Records handed to the producer at once.
 const PIECE: u64 = 5_000;
 const JOURNAL: JournalId = JournalId(0x5eed_0000_0000_00ab);
+/// The number of each partition's first event, which is not measured.
+const FIRST: u64 = 0;
 /// How long the bulker may take to end.
 const END: Duration = Duration::from_secs(60);
 
@@ -28,6 +34,8 @@ const END: Duration = Duration::from_secs(60);
 pub(crate) struct Ours {
     pipeline: Pipeline,
     round: u32,
+    /// What the group had committed before the topic was filled, by partition.
+    begun: BTreeMap<u32, Committed>,
 }
 
 impl Ours {
@@ -38,10 +46,39 @@ impl Ours {
             partitions: Some(PARTITIONS),
             ..Options::default()
         };
-        let mut pipeline = Pipeline::start(options).await?;
+        let pipeline = Pipeline::start(options).await?;
+        let mut ours = Self {
+            pipeline,
+            round: 0,
+            begun: BTreeMap::new(),
+        };
+        ours.begin().await?;
+        Ok(ours)
+    }
+
+    /// Has the group begin, as it does in an installation: on an empty topic, with an event of each partition. One that
+    /// found a full topic and nothing committed would ask the table about every row.
+    async fn begin(&mut self) -> Result<()> {
+        let producer = Producer::new(&self.connection())?;
+        let mut text = String::new();
+        for partition in 0..PARTITIONS {
+            event::write(u64::from(partition), &mut text);
+            let first = self.wrapped(partition, FIRST, &text)?;
+            producer
+                .send(&self.pipeline.topic("transformed"), partition, vec![first])
+                .await?;
+        }
+        self.pipeline.rows(u64::from(PARTITIONS), PATIENCE).await?;
         // It would empty the topic while it is being filled.
-        pipeline.process("bulker").terminate(END).await?;
-        Ok(Self { pipeline, round: 0 })
+        self.pipeline.process("bulker").terminate(END).await?;
+        let (group, topic) = (self.pipeline.group("bulker"), self.pipeline.topic("transformed"));
+        self.begun = offsets::held(&self.connection(), &group, &topic).await?;
+        ensure!(
+            self.begun.len() == PARTITIONS as usize,
+            "the bulker committed {} partitions",
+            self.begun.len()
+        );
+        Ok(())
     }
 
     pub(crate) fn connection(&self) -> Connection {
@@ -60,7 +97,10 @@ impl Ours {
 
     /// Writes the events twice: as the rotor hands them on, and alone.
     pub(crate) async fn fill(&self, events: u64) -> Result<()> {
-        let writing = (0..PARTITIONS).map(|partition| async move {
+        let written = Mutex::new((0, Progress::new("events are in the topics", events)));
+        let written = &written;
+        let writing = std::array::from_fn::<_, { PARTITIONS as usize }, _>(|partition| async move {
+            let partition = u32::try_from(partition)?;
             let producer = Producer::new(&self.connection())?;
             let mut text = String::new();
             let mine = events / u64::from(PARTITIONS)
@@ -70,7 +110,7 @@ impl Ours {
                 let (mut wrapped, mut plain) = (Vec::new(), Vec::new());
                 for seq in seq..mine.min(seq + PIECE) {
                     event::write(seq * u64::from(PARTITIONS) + u64::from(partition), &mut text);
-                    wrapped.push(self.wrapped(partition, seq, &text)?);
+                    wrapped.push(self.wrapped(partition, FIRST + 1 + seq, &text)?);
                     plain.push(Outgoing {
                         key: None,
                         value: text.clone().into_bytes(),
@@ -81,13 +121,18 @@ impl Ours {
                     .send(&self.pipeline.topic("transformed"), partition, wrapped)
                     .await?;
                 producer.send(&self.plain_topic(), partition, plain).await?;
-                seq = mine.min(seq + PIECE);
+                let piece = mine.min(seq + PIECE) - seq;
+                seq += piece;
+                let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+                written.0 += piece;
+                let so_far = written.0;
+                written.1.at(so_far);
             }
             Ok::<_, anyhow::Error>(())
         });
-        for partition in writing.collect::<Vec<_>>() {
-            partition.await?;
-        }
+        // While the producer's own thread sends a piece of one partition, the next one's is written.
+        let [a, b, c, d, e, f] = writing;
+        tokio::try_join!(a, b, c, d, e, f)?;
         Ok(())
     }
 
@@ -137,21 +182,23 @@ impl Ours {
     pub(crate) async fn run(&mut self, server: &Server, events: u64) -> Result<Price> {
         self.round += 1;
         let table = self.table().to_owned();
+        server.ask(&format!("TRUNCATE TABLE {table}")).await?;
         if self.round > 1 {
-            // Another group begins anew, and a table with other tokens takes all of it again.
-            server.ask(&format!("TRUNCATE TABLE {table}")).await?;
-            server
-                .ask(&format!(
-                    "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 0"
-                ))
-                .await?;
-            server
-                .ask(&format!(
-                    "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 10000"
-                ))
-                .await?;
+            // A table that forgot its tokens takes all of it again.
+            for window in [0, 10_000] {
+                server
+                    .ask(&format!(
+                        "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {window}"
+                    ))
+                    .await?;
+            }
         }
+        // Each round is another group, which stands where the first one stood when the topic was filled.
         let group = format!("{}-round-{}", self.pipeline.group("bulker"), self.round);
+        let (connection, topic) = (self.connection(), self.pipeline.topic("transformed"));
+        for (partition, committed) in &self.begun {
+            offsets::set(&connection, &group, &topic, *partition, committed.clone()).await?;
+        }
         let bulker = self.pipeline.process("bulker");
         bulker.set("MILLRACE__CONSUMER__GROUP", Some(&group));
         let (clickhouse, began) = (server.cpu()?, SystemClock.instant());

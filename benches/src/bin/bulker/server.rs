@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use millrace_benches::measure::Cpu;
 use millrace_benches::processes::children;
+use millrace_benches::report::Progress;
 use millrace_service::{Clock as _, SystemClock};
 use millrace_testkit::clickhouse::ClickHouse;
 use millrace_testkit::http::Client;
+use millrace_warehouse::{Config, Layout, TableName, counts};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
@@ -60,11 +62,20 @@ impl Server {
         Ok(self.ask(&format!("SELECT count() FROM {table}")).await?.parse()?)
     }
 
-    /// An empty table like `table`, beside it.
+    /// An empty table like `table`, beside it: with its projection, its settings and live counts of its own, so that an
+    /// insert costs the server the same in either.
     pub(crate) async fn copy_of(&self, table: &str, name: &str) -> Result<String> {
         let copy = format!("{table}_{name}");
-        self.ask(&format!("DROP TABLE IF EXISTS {copy} SYNC")).await?;
+        let made: TableName = copy.parse()?;
+        let counts = format!("{}.{}", made.database(), counts::name_of(&made));
+        for left in [format!("{counts}_view"), counts, copy.clone()] {
+            self.ask(&format!("DROP TABLE IF EXISTS {left} SYNC")).await?;
+        }
         self.ask(&format!("CREATE TABLE {copy} AS {table}")).await?;
+        Config::new(self.url())
+            .build()
+            .create_table(&made, &Layout::default())
+            .await?;
         Ok(copy)
     }
 
@@ -85,8 +96,10 @@ impl Server {
     /// Waits until `table` holds `wanted` rows; says how long that took.
     pub(crate) async fn filled(&self, table: &str, wanted: u64) -> Result<Duration> {
         let began = SystemClock.instant();
+        let mut progress = Progress::new("rows are there", wanted);
         loop {
             let rows = self.rows(table).await?;
+            progress.at(rows);
             let passed = SystemClock.instant() - began;
             ensure!(rows <= wanted, "{table} holds {rows} rows instead of {wanted}");
             if rows == wanted {
