@@ -78,7 +78,7 @@ impl Destinations {
         for id in ids {
             known.insert(id.to_owned(), self.find(id, claim).await?);
         }
-        self.show(parsed, &known).await;
+        Box::pin(self.show(parsed, &known)).await;
         Ok(Targets { of: self, known })
     }
 

@@ -29,7 +29,7 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
     match command {
         Command::Migrate(command) => migrate::run(command, parts).await,
         Command::Topics(command) => topics::run(command, parts).await,
-        Command::Workspace(command) => workspace::run(command, parts).await,
+        Command::Workspace(command) => Box::pin(workspace::run(command, parts)).await,
         Command::Destination(command) => Box::pin(destination::run(command, parts)).await,
         Command::Key(command) => key::run(command, parts).await,
         Command::Token(command) => token::run(command, parts).await,
@@ -38,7 +38,7 @@ pub(crate) async fn run(command: Command, parts: &Parts) -> Result<Answer> {
         Command::Ledger(command) => Box::pin(ledger::run(command, parts)).await,
         Command::Generate(arguments) => Box::pin(generate::run(&arguments, parts)).await,
         Command::Journal(command) => Box::pin(journal::run(command, parts)).await,
-        Command::Fields(command) => fields::run(command, parts).await,
+        Command::Fields(command) => Box::pin(fields::run(command, parts)).await,
         Command::Alias(command) => alias::run(command, parts).await,
         Command::Require(command) => require::run(command, parts).await,
         Command::Function(command) => function::run(command, parts).await,
