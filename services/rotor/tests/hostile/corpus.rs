@@ -11,15 +11,35 @@ pub(crate) struct Case {
     pub(crate) verdicts: &'static [&'static str],
 }
 
+impl Case {
+    /// Whether it may cost its worker.
+    pub(crate) fn kills(&self) -> bool {
+        self.verdicts == KILLS || self.verdicts == BYTES || self.name == SEARCH
+    }
+}
+
 /// In the engine's own code a limit of memory or time may be met first, or the engine ends its process.
 const KILLS: &[&str] = &[
+    "dead_letter cpu_limit",
     "dead_letter heap_limit",
     "dead_letter rss_limit",
     "dead_letter wall_limit",
     "dead_letter worker_crashed",
 ];
 
-const TIME: &[&str] = &["dead_letter wall_limit"];
+const TIME: &[&str] = &["dead_letter cpu_limit", "dead_letter wall_limit"];
+/// As [`KILLS`], and the engine may refuse the next array.
+const BYTES: &[&str] = &[
+    "dead_letter cpu_limit",
+    "dead_letter heap_limit",
+    "dead_letter rss_limit",
+    "dead_letter thrown",
+    "dead_letter wall_limit",
+];
+
+/// What the engine does not interrupt.
+const SEARCH: &str = "text searched";
+
 const THROWN: &[&str] = &["dead_letter thrown"];
 
 /// Everything that is tried.
@@ -34,14 +54,19 @@ pub(crate) const CORPUS: &[Case] = &[
     case("array filled", "new Array(2 ** 27).fill(1.1);", KILLS),
     case("string split", "'x'.repeat(2 ** 28).split('');", KILLS),
     case("text parsed", "JSON.parse('[' + '[1,2,3,4],'.repeat(2 ** 24) + '0]');", KILLS),
-    case("text searched", "'x'.repeat(2 ** 23).indexOf('x'.repeat(2 ** 21) + 'y' + 'x'.repeat(2 ** 21));", TIME),
+    case(SEARCH, "'x'.repeat(2 ** 23).indexOf('x'.repeat(2 ** 21) + 'y' + 'x'.repeat(2 ** 21));", TIME),
     case(
         "typed arrays",
         "const kept = []; for (;;) kept.push(new Uint8Array(2 ** 24).fill(1));",
+        BYTES,
+    ),
+    case(
+        "pending promises",
+        "const kept = []; for (let i = 0; i < 1e6; i++) kept.push(new Promise(() => {})); await Promise.all(kept);",
         &[
+            "dead_letter cpu_limit",
             "dead_letter heap_limit",
-            "dead_letter rss_limit",
-            "dead_letter thrown",
+            "dead_letter unsettled",
             "dead_letter wall_limit",
         ],
     ),

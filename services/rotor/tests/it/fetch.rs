@@ -331,7 +331,10 @@ async fn a_server_that_an_authority_of_the_network_vouches_for_is_fetched_from_a
         );
     }
     let asked = server.asked().len();
-    for (certificates, why) in [(system, "certificate"), (PathBuf::from("/nowhere"), "no certificates")] {
+    for (certificates, why) in [
+        (system, "certificate"),
+        (PathBuf::from("/nowhere"), "no certificates"),
+    ] {
         let stranger = Ground::with(costs(certificates, None), &[&url]);
         Ground::refused(&stranger.fetch(&url, Value::Null).await, why);
     }
