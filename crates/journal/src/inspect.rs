@@ -251,7 +251,8 @@ impl Segment {
             match item {
                 Item::Damaged { .. } => segment.damaged += 1,
                 Item::Tail { start }
-                    if newest && recover::is_room(bytes.get(start..).unwrap_or_default()) =>
+                    if newest
+                        && (header.recycled || recover::is_room(bytes.get(start..).unwrap_or_default())) =>
                 {
                     segment.bytes = u64::try_from(start).unwrap_or(length);
                 }
