@@ -1,5 +1,7 @@
 //! The whole pipeline as real processes, with topics, groups, databases and a workspace of its own.
 
+mod sender;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use crate::process::{Process, Program, binary, ended, free_address, output, rele
 use crate::redis;
 use crate::stack::{self, address};
 use crate::wait::until;
+
+pub use sender::Sender;
 
 /// The three services.
 pub const SERVICES: [&str; 3] = ["ingest", "rotor", "bulker"];
@@ -59,6 +63,7 @@ pub struct Pipeline {
     processes: BTreeMap<&'static str, Process>,
     urls: BTreeMap<&'static str, String>,
     environment: Vec<(String, String)>,
+    of_millctl: Vec<(String, String)>,
     directory: TempDir,
     _postgres: Database,
 }
@@ -107,11 +112,6 @@ impl Pipeline {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .to_vec();
-        let own = options.settings.get("millctl").into_iter().flatten();
-        let environment: Vec<_> = environment
-            .into_iter()
-            .chain(own.map(|(key, value)| ((*key).to_owned(), value.clone())))
-            .collect();
 
         output("millctl", &["migrate", "up"], &environment).await?;
         let partitions = options.partitions.unwrap_or(3).to_string();
@@ -156,6 +156,13 @@ impl Pipeline {
             processes: BTreeMap::new(),
             urls: BTreeMap::new(),
             environment,
+            of_millctl: options
+                .settings
+                .get("millctl")
+                .into_iter()
+                .flatten()
+                .map(|(key, value)| ((*key).to_owned(), value.clone()))
+                .collect(),
             directory,
             _postgres: postgres,
         };
@@ -334,7 +341,7 @@ impl Pipeline {
     /// # Errors
     /// It fails, with what it said.
     pub async fn millctl(&self, arguments: &[&str]) -> Result<serde_json::Value> {
-        millctl(&self.environment, arguments).await
+        millctl(&[&self.environment[..], &self.of_millctl].concat(), arguments).await
     }
 
     /// As [`Self::millctl`] for commands whose exit status says something: the status and the answer.
@@ -343,7 +350,8 @@ impl Pipeline {
     /// It printed no JSON.
     pub async fn millctl_ended(&self, arguments: &[&str]) -> Result<(Option<i32>, serde_json::Value)> {
         let arguments = [arguments, &["--json"]].concat();
-        let output = ended("millctl", &arguments, &self.environment).await?;
+        let environment = [&self.environment[..], &self.of_millctl].concat();
+        let output = ended("millctl", &arguments, &environment).await?;
         let said = String::from_utf8_lossy(&output.stderr);
         let answer = serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON; {said}"))?;
         Ok((output.status.code(), answer))
@@ -459,39 +467,6 @@ impl Pipeline {
     /// Where its files are.
     pub fn directory(&self) -> PathBuf {
         self.directory.path().to_owned()
-    }
-}
-
-/// Sends requests to ingest with the workspace's server key.
-#[derive(Clone, Debug)]
-pub struct Sender {
-    client: Client,
-    url: String,
-    authorization: String,
-}
-
-impl Sender {
-    /// The same to another gateway.
-    #[must_use]
-    pub fn at(&self, url: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            ..self.clone()
-        }
-    }
-
-    /// `POST`s JSON.
-    ///
-    /// # Errors
-    /// No answer.
-    pub async fn post(&self, path: &str, body: &serde_json::Value) -> Result<crate::http::Answer> {
-        let headers = [
-            ("authorization", self.authorization.as_str()),
-            ("content-type", "application/json"),
-        ];
-        self.client
-            .post(&format!("{}{path}", self.url), &headers, body.to_string())
-            .await
     }
 }
 
