@@ -269,7 +269,7 @@ pub fn follow(table: &TableName, layout: &Layout, schema: &Schema, found: &str) 
                 .split_once(&as_shown)
                 .map(|(_, behind)| behind.chars().next());
             // Whatever stands behind it makes it another one, but for the settings.
-            if !behind.is_some_and(|next| next.is_none_or(|next| next == ' ')) {
+            if behind.is_none_or(|next| next.is_some_and(|next| next != ' ')) {
                 statements.push(format!(
                     "{alter} MODIFY TTL {TTL_FROM} + INTERVAL {days} DAY DELETE"
                 ));
