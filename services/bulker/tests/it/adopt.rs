@@ -88,7 +88,14 @@ async fn a_partition_whose_offset_somebody_else_set_stops_until_it_is_adopted_an
         .await
         .expect("answered");
     assert_eq!(held[&0].offset, 10, "a dry run changes nothing");
-    let adopted = bench.pipeline.millctl(&adopt).await.expect("adopted");
+    // The broker may take a moment to see that the last member has left.
+    let adopted = until("the partition is adopted", PATIENCE, || async {
+        match bench.pipeline.millctl(&adopt).await {
+            Err(error) if format!("{error:#}").contains("stop the bulkers first") => Ok(None),
+            answered => answered.map(Some),
+        }
+    });
+    let adopted = adopted.await.expect("adopted");
     assert_eq!(adopted["before"]["offset"], 10, "what was there is said");
     let again = bench
         .pipeline
