@@ -174,7 +174,7 @@ impl Ours {
             value: envelope.to_bytes(),
             headers: Headers::new()
                 .with(header::ID, id.to_string())
-                .with(header::ATTEMPT, "0".to_owned()),
+                .with(header::ATTEMPT, "0"),
         })
     }
 
