@@ -282,7 +282,7 @@ fn corpus_of(round: u64, long: bool) -> Vec<&'static Case> {
         return CORPUS.iter().collect();
     }
     let turn = usize::try_from(round / 3).unwrap_or_default() % killers.len();
-    let killer = killers.get(turn).filter(|_| round % 3 == 0).copied();
+    let killer = killers.get(turn).filter(|_| round.is_multiple_of(3)).copied();
     others.into_iter().chain(killer).collect()
 }
 
