@@ -164,7 +164,8 @@ impl State {
         let copies = self.retry.iter().flatten().map(|copy| (copy.message, copy.row));
         let letters = self.dead.iter().map(|letter| (letter.message, letter.row));
         for (message, row) in copies.chain(letters) {
-            self.replayed.extend(row.map(|(table, sub)| (message, table, sub)));
+            self.replayed
+                .extend(row.map(|(table, sub)| (message, table, sub)));
         }
     }
 
