@@ -94,7 +94,6 @@ impl Postgres {
         let mut schema = schema;
         let limits = Limits {
             columns: limits.columns.min(MOST_COLUMNS),
-            ..limits
         };
         for _ in 0..ROUNDS {
             let mut batch = Batch::new(Arc::clone(&schema), limits, ingested_at)
