@@ -142,7 +142,7 @@ fn destinations(
         configuration.destinations.poll,
         told,
     );
-    tokio::spawn(async move { ended.run_until_cancelled(follow).await });
+    tokio::spawn(async move { Box::pin(ended.run_until_cancelled(follow)).await });
     let own = configuration.clickhouse.database.parse()?;
     let shared = millrace_warehouse::layout::shared_database(&own)?;
     Ok(Arc::new(Destinations::new(directory, shared, warehouse.clone())))

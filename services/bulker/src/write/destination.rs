@@ -24,6 +24,9 @@ pub(super) type Settings<'a> = Option<&'a Result<Arc<Configured>, InvalidSetting
 /// Rows that no block has, by their index, each with the field that does not fit.
 pub(super) type Faults = Vec<(usize, RowError)>;
 
+/// Blocks, the rows that none of them has, and the schema that they are of.
+pub(super) type Encoded<B> = (Vec<B>, Faults, Arc<Schema>);
+
 /// What went wrong at a destination.
 pub trait Fault: std::error::Error + Send + Sync + 'static {
     /// A short name for metrics.
@@ -138,7 +141,7 @@ pub(super) trait Destination: Debug + Send + Sync + 'static {
         limits: Limits,
         at: Timestamp,
         rows: &[Row<'_>],
-    ) -> impl Future<Output = Result<(Vec<Self::Block>, Faults, Arc<Schema>), Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Encoded<Self::Block>, Self::Error>> + Send;
 
     /// Opens a way in for one insert.
     fn line(&self, partition: u32) -> impl Future<Output = Result<Self::Line, Self::Error>> + Send;
