@@ -1,5 +1,4 @@
 //! Broken workspaces beside sound ones, in short. How old events are is measured by `./dev prove freshness --broken`.
-#![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
 use std::time::Duration;
 
