@@ -134,7 +134,9 @@ impl Request {
     }
 
     fn organization(&self) -> Option<&[u8]> {
-        self.key.as_deref().map(|key| key.organization.as_str().as_bytes())
+        self.key
+            .as_deref()
+            .map(|key| key.organization.as_str().as_bytes())
     }
 }
 
