@@ -1,5 +1,6 @@
 //! The whole pipeline as real processes, with topics, groups, databases and a workspace of its own.
 
+mod metrics;
 mod sender;
 
 use std::collections::BTreeMap;
@@ -433,27 +434,6 @@ impl Pipeline {
         found
             .await
             .with_context(|| format!("{} rows are there\n{}", "fewer", self.tails()))
-    }
-
-    /// One metric of a service, summed over its labels that contain `labels`.
-    ///
-    /// # Errors
-    /// The service does not answer.
-    pub async fn metric(&self, service: &str, name: &str, labels: &str) -> Result<f64> {
-        let text = self
-            .client
-            .get(&format!("{}/metrics", self.url(service)))
-            .await?
-            .body;
-        let value = |line: &str| -> Option<f64> {
-            let rest = line.strip_prefix(name)?;
-            let (label, value) = rest.rsplit_once(' ')?;
-            let whole = label.is_empty() || label.starts_with('{');
-            (whole && label.contains(labels))
-                .then(|| value.parse().ok())
-                .flatten()
-        };
-        Ok(text.lines().filter_map(value).fold(0.0, |sum, value| sum + value))
     }
 
     /// The ends of all logs.

@@ -107,11 +107,16 @@ async fn a_rotor_killed_between_writing_and_committing_writes_a_range_twice_and_
         .expect("acknowledged");
     pipeline.rows(400, PATIENCE).await.expect("all arrive");
 
-    let duplicates = until("the bulker has met the copies", PATIENCE, || async {
-        let met = pipeline.metric("bulker", "millrace_bulker_records_total", "duplicate");
-        Ok(Some(met.await?).filter(|met| *met > 0.0))
-    });
-    duplicates.await.expect("a range came twice");
+    pipeline
+        .counted(
+            "bulker",
+            "millrace_bulker_records_total",
+            "duplicate",
+            1.0,
+            PATIENCE,
+        )
+        .await
+        .expect("a range came twice");
     let report = oracle.check(&pipeline).await.expect("the table answers");
     assert!(report.is_clean(), "{report:?}\n{}", pipeline.tails());
     assert_eq!(report.right, 400);

@@ -49,9 +49,15 @@ async fn a_batch_that_was_shipped_twice_is_stored_once() {
     assert_eq!(bench.not_once(1, 250).await, [0_u8; 0]);
     let duplicates = bench
         .pipeline
-        .metric("bulker", "millrace_bulker_records_total", "duplicate")
+        .counted(
+            "bulker",
+            "millrace_bulker_records_total",
+            "duplicate",
+            100.0,
+            PATIENCE,
+        )
         .await;
-    assert_eq!(duplicates.expect("the metric is there"), 100.0);
+    assert_eq!(duplicates.expect("they are counted"), 100.0);
 }
 
 #[tokio::test]

@@ -121,13 +121,17 @@ async fn an_insert_that_goes_on_without_its_client_is_killed_before_anything_is_
         bench.pipeline.execute(&sql).await.expect("made by hand");
     }
     bench.send(0, bench.events(0, 1, 100)).await;
-    let doubt = until("an insert without an answer", PATIENCE, || async {
-        let inserts = bench
-            .pipeline
-            .metric("bulker", "millrace_bulker_inserts_total", "ambiguous");
-        Ok((inserts.await? >= 1.0).then_some(()))
-    });
-    doubt.await.expect("it overruns");
+    bench
+        .pipeline
+        .counted(
+            "bulker",
+            "millrace_bulker_inserts_total",
+            "ambiguous",
+            1.0,
+            PATIENCE,
+        )
+        .await
+        .expect("it overruns");
     let drop_view = format!("DROP TABLE {table}_slow");
     bench.pipeline.execute(&drop_view).await.expect("mended by hand");
     bench.is_settled(0, 101).await;
@@ -225,13 +229,17 @@ async fn while_the_store_of_outcomes_fails_the_partition_waits_and_gives_nothing
         .await;
     bench.send(1, bench.events(1, 0, 10)).await;
     bench.is_settled(1, 10).await;
-    let tried = until("its insert is tried several times", PATIENCE, || async {
-        let tried = bench
-            .pipeline
-            .metric("bulker", "millrace_bulker_inserts_total", "ambiguous");
-        Ok((tried.await? >= 4.0).then_some(()))
-    });
-    tried.await.expect("it is");
+    bench
+        .pipeline
+        .counted(
+            "bulker",
+            "millrace_bulker_inserts_total",
+            "ambiguous",
+            4.0,
+            PATIENCE,
+        )
+        .await
+        .expect("its insert is tried several times");
     assert_eq!(
         bench.settled(0).await,
         10,

@@ -168,9 +168,15 @@ async fn a_row_that_only_the_server_refuses_is_named_and_its_neighbours_arrive()
     // A chunk is counted once however often it was sorted.
     let rows = bench
         .pipeline
-        .metric("bulker", "millrace_bulker_records_total", "\"row\"")
+        .counted(
+            "bulker",
+            "millrace_bulker_records_total",
+            "\"row\"",
+            310.0,
+            PATIENCE,
+        )
         .await;
-    assert_eq!(rows.expect("there"), 310.0);
+    assert_eq!(rows.expect("they are counted"), 310.0);
 }
 
 #[tokio::test]

@@ -33,13 +33,11 @@ async fn copies(bench: &Bench, wanted: usize) -> Vec<Record> {
 /// Sends a record and waits until it is settled, so that the next one is of another chunk.
 async fn send_alone(bench: &Bench, record: millrace_kafka::Outgoing, settled: f64) {
     bench.send(0, vec![record]).await;
-    let wait = until("the chunk is settled", PATIENCE, || async {
-        let chunks = bench
-            .pipeline
-            .metric("bulker", "millrace_bulker_chunks_total", "");
-        Ok(Some(chunks.await?).filter(|chunks| *chunks >= settled))
-    });
-    wait.await.expect("settled");
+    bench
+        .pipeline
+        .counted("bulker", "millrace_bulker_chunks_total", "", settled, PATIENCE)
+        .await
+        .expect("settled");
 }
 
 #[tokio::test]
@@ -165,7 +163,13 @@ async fn a_journal_that_left_the_metadata_is_looked_up_and_its_records_are_still
     assert_eq!((&row["n"], &row["u"]), (&800.into(), &800.into()));
     let written = bench
         .pipeline
-        .metric("bulker", "millrace_bulker_journals_written_total", "")
+        .counted(
+            "bulker",
+            "millrace_bulker_journals_written_total",
+            "",
+            200.0,
+            PATIENCE,
+        )
         .await;
-    assert!(written.expect("there") >= 200.0);
+    written.expect("they are written");
 }

@@ -170,9 +170,9 @@ async fn killed_after_the_insert_with_every_token_forgotten_meanwhile_the_table_
     assert_eq!(bench.not_once(1, 100).await, [0_u8; 0]);
     let found = bench
         .pipeline
-        .metric("bulker", "millrace_bulker_rows_found_total", "")
+        .counted("bulker", "millrace_bulker_rows_found_total", "", 50.0, PATIENCE)
         .await;
-    assert_eq!(found.expect("there"), 50.0, "it was the question that told");
+    assert_eq!(found.expect("counted"), 50.0, "it was the question that told");
 }
 
 /// A bulker that died after its insert of `rows` events of partition 0, which are in their table and not settled.
@@ -225,13 +225,17 @@ async fn applied_before_a_crash_and_given_up_at_the_recovery_a_row_that_comes_ba
         bench.pipeline.execute(&sql).await.expect("broken by hand");
     }
     bench.pipeline.process("bulker").start_again().expect("started");
-    let given_up = until("its rows are handed over", 2 * PATIENCE, || async {
-        let rows = bench
-            .pipeline
-            .metric("bulker", "millrace_bulker_rows_handed_over_total", "");
-        Ok((rows.await? >= 5.0).then_some(()))
-    });
-    given_up.await.expect("given up");
+    bench
+        .pipeline
+        .counted(
+            "bulker",
+            "millrace_bulker_rows_handed_over_total",
+            "",
+            5.0,
+            2 * PATIENCE,
+        )
+        .await
+        .expect("given up");
     for sql in [
         format!("DROP TABLE {table}"),
         format!("RENAME TABLE {table}_away TO {table}"),
