@@ -16,6 +16,11 @@ impl Case {
     pub(crate) fn kills(&self) -> bool {
         self.verdicts == KILLS || self.verdicts == BYTES || self.name == SEARCH
     }
+
+    /// Whether it goes on until its time is used up.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.verdicts == TIME
+    }
 }
 
 /// In the engine's own code a limit of memory or time may be met first, or the engine ends its process.

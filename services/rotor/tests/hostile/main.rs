@@ -62,6 +62,7 @@ const GOOD: &str = "export default (event) => { event.good = true; }";
 struct Options {
     rounds: Option<u64>,
     neighbours: bool,
+    help: bool,
     /// What the test runner was asked for; other words than this target's name mean another test.
     words: Vec<String>,
 }
@@ -76,7 +77,7 @@ impl Options {
                     options.rounds = Some(number.ok_or("--rounds needs a number")?);
                 }
                 "--neighbours" => options.neighbours = true,
-                "--help" | "-h" => return Err(USAGE.to_owned()),
+                "--help" | "-h" => options.help = true,
                 // Flags of the runner of all tests mean nothing here.
                 flag if flag.starts_with('-') => {}
                 word => options.words.push(word.to_owned()),
@@ -94,6 +95,10 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
+    if options.help {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     if options
         .words
         .iter()
@@ -114,7 +119,7 @@ fn main() -> ExitCode {
 async fn rounds(count: u64) {
     let (long, workers) = (count >= LONG, WORKERS.to_string());
     let (wall, cpu, grace) = if long {
-        ("250ms", "25ms", "100ms")
+        ("500ms", "200ms", "100ms")
     } else {
         ("1s", "1s", "500ms")
     };
@@ -275,15 +280,20 @@ async fn came(ground: &Ground, from: u64, count: u64) -> Vec<Record> {
     std::mem::take(&mut gathered)
 }
 
-/// The cases of a round: all of them, in a long run few that may cost their worker.
+/// The cases of a round: all of them, in a long run one at most of those that use up their time or may cost their worker.
 fn corpus_of(round: u64, long: bool) -> Vec<&'static Case> {
-    let (killers, others): (Vec<_>, Vec<_>) = CORPUS.iter().partition(|case| case.kills());
     if !long {
         return CORPUS.iter().collect();
     }
-    let turn = usize::try_from(round / 3).unwrap_or_default() % killers.len();
-    let killer = killers.get(turn).filter(|_| round.is_multiple_of(3)).copied();
-    others.into_iter().chain(killer).collect()
+    let (costly, others): (Vec<_>, Vec<_>) = CORPUS.iter().partition(|case| case.kills() || case.is_slow());
+    let (killers, slow): (Vec<_>, Vec<_>) = costly.into_iter().partition(|case| case.kills());
+    // Of three rounds one has a killer.
+    let (of, turn) = match round % 3 {
+        0 => (killers, round / 3),
+        place => (slow, round / 3 * 2 + place - 1),
+    };
+    let turn = usize::try_from(turn).unwrap_or_default() % of.len().max(1);
+    others.into_iter().chain(of.get(turn).copied()).collect()
 }
 
 /// What a process holds.
