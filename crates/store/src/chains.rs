@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use deadpool_postgres::Transaction;
-use tokio_postgres::IsolationLevel;
 
 use crate::functions::Language;
 use crate::keyring::Sealed;
-use crate::postgres::Fields;
+use crate::postgres::{Fields, one_moment};
 use crate::workspaces::Destination;
 use crate::{ChainId, Error, FunctionId, Origin, Part, Postgres, SourceId, WorkspaceId, fetch, secrets};
 
@@ -116,12 +115,7 @@ impl Chains {
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
-                let transaction = client
-                    .build_transaction()
-                    .isolation_level(IsolationLevel::RepeatableRead)
-                    .read_only(true)
-                    .start()
-                    .await?;
+                let transaction = one_moment(&mut client).await?;
                 let version = version(&transaction).await?;
                 let functions = functions(&transaction).await?;
                 let sources = chains(&transaction, functions).await?;

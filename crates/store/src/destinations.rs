@@ -12,11 +12,11 @@ pub use millrace_event::destination::{
     Ttl,
 };
 use serde_json::{Map, Value};
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{IsolationLevel, Row};
 
 use crate::chains::{self, ConfigVersion};
-use crate::postgres::{Fields as _, Taken as _};
+use crate::postgres::{Fields as _, Taken as _, one_moment};
 use crate::workspaces::Destination;
 use crate::{ChainId, DestinationId, Entity, Error, Name, Postgres, WorkspaceId};
 
@@ -217,12 +217,7 @@ impl Destinations {
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
-                let transaction = client
-                    .build_transaction()
-                    .isolation_level(IsolationLevel::RepeatableRead)
-                    .read_only(true)
-                    .start()
-                    .await?;
+                let transaction = one_moment(&mut client).await?;
                 let version = chains::version(&transaction).await?;
                 if known == Some(version) {
                     return Ok(None);
