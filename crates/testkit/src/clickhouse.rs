@@ -28,9 +28,20 @@ impl ClickHouse {
     /// # Errors
     /// The stack's package does not know how to start one, or it does not come up within a minute.
     pub async fn start(directory: &Path) -> Result<Self> {
+        Self::start_for(directory, None).await
+    }
+
+    /// As [`Self::start`], with users, profiles and quotas of a test's own: the server's `users.xml`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_for(directory: &Path, users: Option<&str>) -> Result<Self> {
         let (listen, native) = (free_address()?, free_address()?);
         let data = directory.join("clickhouse");
         std::fs::create_dir_all(&data)?;
+        if let Some(users) = users {
+            std::fs::write(data.join("users.xml"), users)?;
+        }
         let argv = [
             "python3",
             "-B",

@@ -15,4 +15,5 @@ mod native;
 mod place;
 mod question;
 mod retype;
+mod server;
 mod settings;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::place::{JOURNAL, Place, at, id, raw, row};
 
-fn settings(object: &Value) -> ClickHouse {
+pub(crate) fn settings(object: &Value) -> ClickHouse {
     let object = object.as_object().expect("an object");
     let kind = millrace_event::destination::Kind::ClickHouse;
     match Settings::read(kind, object).expect("settings") {
@@ -27,7 +27,7 @@ async fn engine(place: &Place) -> String {
     place.rows(&sql).await.concat()
 }
 
-async fn write(
+pub(crate) async fn write(
     place: &Place,
     table: &TableName,
     layout: &Layout,

@@ -111,19 +111,28 @@ class ClickHouse(Part):
 
 
 def command_at(data: Path, http: int, native: int) -> Command:
-    """How to start a server that keeps everything below `data`: the stack's, or one of a test's own."""
+    """How to start a server that keeps everything below `data`: the stack's, or one of a test's own.
+
+    It knows itself as the cluster `alone`. A `users.xml` in `data` says who may do what there; without one it is the
+    default user.
+    """
     listen = (
         "<listen_host>127.0.0.1</listen_host>"
         f"<http_port>{http}</http_port>"
         f"<tcp_port>{native}</tcp_port>"
+        "<remote_servers><alone><shard><replica>"
+        f"<host>127.0.0.1</host><port>{native}</port>"
+        "</replica></shard></alone></remote_servers>"
     )
+    users = data / "users.xml"
     server = installed_server()
     if server:
         configuration = data / "server.xml"
-        files.write_text(configuration, _server_configuration(data, listen))
+        files.write_text(configuration, _server_configuration(data, listen, users))
         return Command([server, "server", f"--config-file={configuration}"], data)
     configuration = data / "listen.xml"
-    files.write_text(configuration, f"<clickhouse>{listen}</clickhouse>\n")
+    named = f"<users_config>{users}</users_config>" if users.exists() else ""
+    files.write_text(configuration, f"<clickhouse>{listen}{named}</clickhouse>\n")
     library = cache() / _cached_name() / LIBRARY
     argv = [sys.executable, "-u", str(LAUNCHER), str(library), "clickhouse-local"]
     # On its console clickhouse-local says everything unless told otherwise, and only in this way.
@@ -132,7 +141,7 @@ def command_at(data: Path, http: int, native: int) -> Command:
     return Command(argv, data)
 
 
-def _server_configuration(data: Path, listen: str) -> str:
+def _server_configuration(data: Path, listen: str, users: Path) -> str:
     """A whole configuration: a machine's own under /etc stays out of it."""
     return (
         f"<clickhouse>{listen}"
@@ -141,7 +150,7 @@ def _server_configuration(data: Path, listen: str) -> str:
         f"<user_files_path>{data}/user_files/</user_files_path>"
         f"<format_schema_path>{data}/format_schemas/</format_schema_path>"
         "<mark_cache_size>268435456</mark_cache_size>"
-        f"<users_config>{data}/server.xml</users_config>"
+        f"<users_config>{users if users.exists() else data / 'server.xml'}</users_config>"
         "<profiles><default/></profiles><quotas><default/></quotas>"
         "<users><default><password/><networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
         "<profile>default</profile><quota>default</quota><access_management>1</access_management></default></users>"
