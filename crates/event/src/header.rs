@@ -111,7 +111,7 @@ impl Headers {
     }
 
     /// The headers in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         // Names came as text.
         self.raw()
             .map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
@@ -122,7 +122,7 @@ impl Headers {
         self.raw().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let mut rest = self.bytes.as_slice();
         let mut take = move |length: usize| {
             let (taken, behind) = rest.split_at_checked(length)?;

@@ -5,14 +5,13 @@
 //! their identity. A record that Kafka refuses for good is set aside and harms no other.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_event::header;
 use millrace_event::topic::{DEFAULT_PARTITIONS, MAX_RECORD_BYTES, Topics};
-use millrace_kafka::Outgoing;
-use millrace_kafka::edge::Producer;
+use millrace_kafka::edge::{self, Producer, Records};
 use millrace_kafka::error::ProduceError;
 use millrace_service::config::{ByteSize, Faults};
 use millrace_service::{Causes, failpoint};
@@ -239,9 +238,10 @@ impl Shipper {
     async fn send(&self, lane: Lane, records: &[Shipped]) -> Result<(), String> {
         let topic = name(&self.topics, lane.topic);
         let mut wait = BACKOFF.0;
+        // Encoded once: what is sent again is the same bytes.
+        let batch = encoded(records);
         loop {
-            let outgoing = records.iter().map(outgoing).collect();
-            match Box::pin(self.producer.produce(topic, lane.partition, outgoing)).await {
+            match Box::pin(self.producer.produce_batch(topic, lane.partition, &batch)).await {
                 Ok(()) => {
                     self.observer
                         .shipped(u64::try_from(records.len()).unwrap_or(u64::MAX));
@@ -295,14 +295,20 @@ pub fn name(topics: &Topics, topic: Topic) -> &str {
     }
 }
 
-fn outgoing(record: &Shipped) -> Outgoing {
-    let mut headers = header::Headers::new().with(header::ID, record.identity.to_string());
-    for (name, value) in record.headers.iter() {
-        headers.push(name, value);
+/// Bytes of a record beside its key and value, for room: its frame, its identity, a trace.
+const AROUND: usize = 160;
+
+/// The batch of `records`, each with its identity in front of its headers.
+fn encoded(records: &[Shipped]) -> edge::Batch {
+    let bytes = |record: &Shipped| record.key.len() + record.value.len() + AROUND;
+    let mut batch = Records::with_capacity(records.iter().map(bytes).sum());
+    let mut id = String::new();
+    for record in records {
+        id.clear();
+        // Writing into a text does not fail.
+        drop(write!(id, "{}", record.identity));
+        let headers = std::iter::once((header::ID, id.as_bytes())).chain(record.headers.iter());
+        batch.push(Some(&record.key), &record.value, headers);
     }
-    Outgoing {
-        key: Some(record.key.to_vec()),
-        value: record.value.to_vec(),
-        headers,
-    }
+    batch.into_batch(edge::now_ms())
 }

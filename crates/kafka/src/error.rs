@@ -24,7 +24,7 @@ pub enum Error {
         request: &'static str,
         /// What came instead.
         #[source]
-        source: rskafka::client::error::Error,
+        source: crate::edge::Fault,
     },
     /// No answer within the time allowed; whether it was carried out is not known.
     #[error("no answer to {request} within {seconds} s")]

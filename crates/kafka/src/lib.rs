@@ -1,8 +1,9 @@
 //! Kafka as Millrace uses it: the only crate that names a Kafka client.
 //!
-//! Two clients, each where it is strong. [`edge`] produces from the gateway's journal with rskafka: one stream
-//! of requests per partition, no process-wide queue, no C library on the path of an answer. [`group`] consumes
-//! and [`producer`] republishes with librdkafka, which has consumer groups, commit metadata and idempotence.
+//! Two clients, each where it is strong. [`edge`] produces from the gateway's journal, in two requests of the protocol
+//! that it speaks itself: one stream of batches per partition, no process-wide queue, no C library on the path of an
+//! answer. [`group`] consumes and [`producer`] republishes with librdkafka, which has consumer groups, commit metadata
+//! and idempotence.
 //!
 //! Nothing here knows what is in a record.
 

@@ -13,7 +13,7 @@ use tokio::process::Command;
 const FREQUENCY: &str = "499";
 
 /// Functions by a part of their names, and the step that they belong to. The first that fits counts.
-const STEPS: [(&str, &str); 28] = [
+const STEPS: [(&str, &str); 27] = [
     ("pipeline::Pipeline::authenticate", "1 auth"),
     ("pipeline::keys", "1 auth"),
     ("http::credential", "1 auth"),
@@ -35,7 +35,6 @@ const STEPS: [(&str, &str); 28] = [
     ("millrace_journal::ship", "shipping to Kafka"),
     ("millrace_journal::reader", "shipping to Kafka"),
     ("millrace_kafka", "shipping to Kafka"),
-    ("rskafka", "shipping to Kafka"),
     ("fred::", "Redis client (3 and 6)"),
     ("usage::", "usage events"),
     ("Acceptance::", "9 journal"),

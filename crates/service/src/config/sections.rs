@@ -129,8 +129,7 @@ impl Default for Telemetry {
             otlp_endpoint: None,
             sample_ratio: 1.0,
             log_format: LogFormat::Json,
-            // The client of the gateway tells every attempt to reach a broker that is away.
-            log_level: "info,rskafka=error".to_owned(),
+            log_level: "info".to_owned(),
         }
     }
 }
