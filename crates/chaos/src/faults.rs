@@ -69,6 +69,8 @@ pub enum Fault {
     Broker,
     /// ClickHouse killed and started again.
     ClickHouse,
+    /// No file of ingest grows any more for some seconds, as on a full disk; at times in the middle of a record.
+    Disk,
     /// The wall clock of a service steps by up to half a minute, and some seconds later back.
     Clock,
     /// For some seconds, every few requests to a server: carried out with the answer swallowed, or cut in the middle.
@@ -85,7 +87,7 @@ pub enum Server {
 }
 
 /// Every kind; a run deals them like a pack of cards, shuffled anew each time it is through.
-pub const ALL: [Fault; 14] = [
+pub const ALL: [Fault; 15] = [
     Fault::Kill("ingest"),
     Fault::Kill("rotor"),
     Fault::Kill("bulker"),
@@ -97,6 +99,7 @@ pub const ALL: [Fault; 14] = [
     Fault::Storm("bulker"),
     Fault::Broker,
     Fault::ClickHouse,
+    Fault::Disk,
     Fault::Clock,
     Fault::Requests(Server::Broker),
     Fault::Requests(Server::ClickHouse),
@@ -111,6 +114,7 @@ impl std::fmt::Display for Fault {
             Self::Storm(service) => write!(f, "{service} members join and leave"),
             Self::Broker => f.write_str("broker killed"),
             Self::ClickHouse => f.write_str("ClickHouse killed"),
+            Self::Disk => f.write_str("disk of ingest full"),
             Self::Clock => f.write_str("a clock stepped, and back"),
             Self::Requests(Server::Broker) => f.write_str("requests to the broker broken"),
             Self::Requests(Server::ClickHouse) => f.write_str("requests to ClickHouse broken"),
@@ -169,6 +173,7 @@ impl World {
             Fault::Step(service) => self.step(service).await?,
             Fault::Stop(service) => self.stop(service).await?,
             Fault::Storm(service) => self.storm(service).await?,
+            Fault::Disk => self.fill_the_disk().await?,
             Fault::Clock => self.step_a_clock().await?,
             Fault::Broker => {
                 self.broker.kill().await?;
@@ -202,6 +207,18 @@ impl World {
     pub async fn pause(&mut self, least: u64, most: u64) {
         let time = Duration::from_millis(self.chance.u64(least..most));
         tokio::time::sleep(time).await;
+    }
+
+    async fn fill_the_disk(&mut self) -> Result<()> {
+        let journal = self.pipeline.directory().join("journal").display().to_string();
+        let found = self.pipeline.millctl(&["journal", "inspect", &journal]).await?;
+        let segments = found["segments"].as_array();
+        let written = segments.and_then(|segments| segments.last()?["bytes"].as_u64());
+        // Behind what is written now, so that records fit for a moment and one is cut.
+        let room = written.context("a segment is open")? + self.chance.u64(0..100_000);
+        self.pipeline.process("ingest").limit_files(Some(room))?;
+        self.pause(1500, 5000).await;
+        self.pipeline.process("ingest").limit_files(None)
     }
 
     async fn step_a_clock(&mut self) -> Result<()> {

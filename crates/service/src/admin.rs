@@ -46,7 +46,10 @@ impl Admin {
             _ => return None,
         };
         if method != Method::GET && method != Method::HEAD {
-            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            let said = serde_json::json!({
+                "success": false, "code": "method_not_allowed", "message": "this path takes GET, HEAD",
+            });
+            let mut refused = json(StatusCode::METHOD_NOT_ALLOWED, &said);
             refused
                 .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

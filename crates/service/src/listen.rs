@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,8 @@ use tokio_util::task::TaskTracker;
 const HEAD: usize = 64 << 10;
 /// How long to wait when no connection can be accepted, which mostly means that file descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a client that was too slow to ask may take to hear so.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What connections may take.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,7 @@ pub struct BindError {
 pub struct Listener {
     listener: TcpListener,
     limits: Limits,
+    unfinished: Option<fn() -> Bytes>,
 }
 
 impl Listener {
@@ -57,7 +62,19 @@ impl Listener {
     pub async fn bind(address: SocketAddr, limits: Limits) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        Ok(Self { listener, limits })
+        Ok(Self {
+            listener,
+            limits,
+            unfinished: None,
+        })
+    }
+
+    /// Gives a whole answer, status line and all, for a request whose head began and did not end in time; without one
+    /// the connection is closed in silence, as an idle one always is.
+    #[must_use]
+    pub fn answering_unfinished(mut self, answer: fn() -> Bytes) -> Self {
+        self.unfinished = Some(answer);
+        self
     }
 
     /// Where it listens; differs from what was asked for when that was port 0.
@@ -90,8 +107,9 @@ impl Listener {
                 continue;
             };
             let (answer, drain, limits) = (answer.clone(), drain.clone(), self.limits);
+            let unfinished = self.unfinished;
             tracker.spawn(async move {
-                let connection = connection(stream, peer, answer, limits.header_timeout, drain);
+                let connection = connection(stream, peer, answer, (limits.header_timeout, unfinished), drain);
                 match limits.lifetime {
                     // A connection that has used up its time is dropped in the middle of what it does.
                     Some(lifetime) => drop(tokio::time::timeout(lifetime, connection).await),
@@ -125,7 +143,7 @@ async fn connection<S, F, B>(
     stream: TcpStream,
     peer: SocketAddr,
     answer: S,
-    header_timeout: Duration,
+    (header_timeout, unfinished): (Duration, Option<fn() -> Bytes>),
     drain: CancellationToken,
 ) where
     S: Fn(Request<Incoming>, SocketAddr) -> F,
@@ -139,20 +157,28 @@ async fn connection<S, F, B>(
         let answer = answer(request, peer);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    let Err(error) = ended else { return };
+    tracing::debug!(%error, "a connection ended early");
+    let parts = connection.into_parts();
+    if let Some(answer) = unfinished.filter(|_| error.is_timeout() && !parts.read_buf.is_empty()) {
+        let mut stream = parts.io.into_inner();
+        let told = async {
+            stream.write_all(&answer()).await?;
+            stream.shutdown().await
+        };
+        // Nobody is owed more than the attempt.
+        drop(tokio::time::timeout(LAST_WORD, told).await);
     }
 }

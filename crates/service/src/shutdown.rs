@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// SIGXFSZ.
+const FILE_LIMIT: i32 = 25;
+
 /// Asks a service to end, and says how long it may take.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
@@ -65,6 +68,9 @@ impl Shutdown {
     pub(crate) async fn on_signals(self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Once somebody listens, a file that may not grow any more is the error of a write, as a full disk is, and
+        // not the end of the process.
+        drop(signal(SignalKind::from_raw(FILE_LIMIT))?);
         loop {
             let (name, code) = tokio::select! {
                 _ = terminate.recv() => ("SIGTERM", 143),

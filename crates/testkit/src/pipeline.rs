@@ -358,6 +358,19 @@ impl Pipeline {
         Ok((output.status.code(), answer))
     }
 
+    /// Makes a key of the workspace, of kind `server`, `browser` or `import`; returns it whole, `id:secret`. A browser's
+    /// key needs the origins of its pages.
+    ///
+    /// # Errors
+    /// As [`Self::millctl`].
+    pub async fn key(&self, kind: &str, origins: &[&str]) -> Result<String> {
+        let mut arguments = vec!["key", "create", "--workspace", &self.name, "--kind", kind];
+        arguments.extend(origins.iter().flat_map(|origin| ["--origin", *origin]));
+        let made = self.millctl(&arguments).await?;
+        let key = made["key"].as_str().context("a key was printed")?;
+        Ok(key.to_owned())
+    }
+
     /// A way to send events that lives beside the pipeline, whatever happens to its processes.
     pub fn sender(&self) -> Sender {
         self.sender_as(&self.write_key)

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::http::Client;
 use crate::wait::until;
@@ -211,6 +211,25 @@ impl Process {
             .as_ref()
             .with_context(|| format!("{} does not run", self.program.name))?;
         Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// From now on it can write no file beyond so many bytes, as on a full disk; `None` gives the room back.
+    ///
+    /// # Errors
+    /// It does not run, or the system does not allow it.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let child = self
+            .child
+            .as_ref()
+            .with_context(|| format!("{} does not run", self.program.name))?;
+        // Of what a child may take at most it has as much as its parent.
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit {
+            current: bytes.or(maximum),
+            maximum,
+        };
+        prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit)?;
+        Ok(())
     }
 
     /// Sets a variable of its environment, or takes it away, for the next start.

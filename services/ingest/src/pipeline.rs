@@ -191,6 +191,7 @@ impl Pipeline {
             aliases: &key.rules.aliases,
             received_at: submission.received_at,
             is_import: is_import(submission, &key),
+            ip: key.ip_policy,
         };
         let (mut prepared, mut rejected) = (Vec::new(), Vec::new());
         for (index, item) in envelope.items().iter().copied().enumerate() {

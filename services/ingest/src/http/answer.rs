@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use millrace_event::IngestCode;
@@ -144,6 +144,29 @@ pub(super) fn refused(refusal: &Refusal, attempts: u32, request_id: &str) -> Ans
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// 408 as it goes over the wire, for a request whose head did not end in time: it has no route and no account yet.
+pub(super) fn unfinished() -> Bytes {
+    let refusal = Refusal::new(
+        IngestCode::Timeout,
+        "the head of the request did not arrive in time",
+    );
+    let id = format!("req_{}", uuid::Uuid::new_v4().simple());
+    let body = json(&Failure {
+        success: false,
+        fault: Fault::of(&refusal),
+        request_id: &id,
+    });
+    let mut text = format!(
+        "HTTP/1.1 {}\r\n{CONTENT_TYPE}: application/json\r\n{CACHE_CONTROL}: no-store\r\n{REQUEST_ID}: {id}\r\n\
+         {CONNECTION}: close\r\n{CONTENT_LENGTH}: {}\r\n\r\n",
+        status(refusal.code),
+        body.len()
+    )
+    .into_bytes();
+    text.extend_from_slice(&body);
+    text.into()
 }
 
 pub(super) const fn status(code: IngestCode) -> StatusCode {

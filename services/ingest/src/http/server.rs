@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_service::listen::{BindError, Limits, Listener};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Handler};
+use super::{Config, Handler, answer};
 
 /// A bound port.
 #[derive(Debug)]
@@ -26,7 +26,9 @@ impl Server {
             lifetime: None,
         };
         let listener = Listener::bind(config.listen, limits).await?;
-        Ok(Self { listener })
+        Ok(Self {
+            listener: listener.answering_unfinished(answer::unfinished),
+        })
     }
 
     /// Where it listens; differs from the configuration where that says port 0.

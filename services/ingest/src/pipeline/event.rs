@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use millrace_event::json::{Kind as JsonKind, Value};
 use millrace_event::{IngestCode, Timestamp};
 use millrace_service::config::{ByteSize, Faults};
+use millrace_store::keys::IpPolicy;
 use millrace_store::rules::Alias;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,6 +17,7 @@ use super::time::{Clocks, Told};
 use super::{Refusal, Shape};
 use rewrite::Changes;
 
+mod address;
 pub(super) mod rewrite;
 
 /// Longest id that a client may give; a Kafka key and an index hold it.
@@ -120,6 +122,8 @@ pub(super) struct Terms<'t> {
     /// Whether the past is welcome.
     pub(super) is_import: bool,
     pub(super) aliases: &'t [Alias],
+    /// What is kept of the address that an event gives as its person's.
+    pub(super) ip: IpPolicy,
 }
 
 /// An event that may go on.
@@ -250,7 +254,8 @@ pub(super) fn prepare<'a>(
     {
         changes.back("properties", renamed);
     }
-    if let Some(context) = rewrite::merged(known.context, batch.context) {
+    let context = rewrite::merged(known.context, batch.context);
+    if let Some(context) = address::kept(known.context, context, terms.ip) {
         changes.back("context", context);
     }
     if let Some(integrations) = rewrite::merged(known.integrations, batch.integrations) {

@@ -2,6 +2,7 @@
 
 use millrace_event::Timestamp;
 use millrace_event::json::{Kind as JsonKind, Value};
+use millrace_store::keys::IpPolicy;
 use serde_json::value::RawValue;
 
 use super::event::{self, EventLimits, Terms};
@@ -32,6 +33,7 @@ pub(crate) fn events(body: &[u8], shape: Shape) {
         aliases: &[],
         received_at: Timestamp::clamped_from_millis(1_800_000_000_000),
         is_import: false,
+        ip: IpPolicy::Anonymize,
     };
     for item in envelope.items().iter().copied() {
         let Ok(prepared) = event::prepare(item, shape, &envelope, terms) else {

@@ -2,6 +2,7 @@
 
 use millrace_event::json::Value;
 use millrace_event::{KeyKind, Timestamp};
+use millrace_store::keys::IpPolicy;
 
 use super::event::{self, Terms};
 use super::types::{self, Fixed};
@@ -52,6 +53,7 @@ impl Steps {
             received_at: Timestamp::clamped_from_millis(0),
             is_import: false,
             aliases: &[],
+            ip: IpPolicy::Keep,
         };
         let prepared = batch
             .items()

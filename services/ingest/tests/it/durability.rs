@@ -106,6 +106,55 @@ async fn a_full_journal_is_answered_429_until_kafka_takes_some_of_it() {
 }
 
 #[tokio::test]
+async fn on_a_full_disk_it_is_429_and_what_was_answered_before_and_after_arrives() {
+    // The room is taken away in the middle of a file that has it, so a record is cut as well.
+    let settings = vec![
+        ("MILLRACE__JOURNAL__SYNC", "always".to_owned()),
+        ("MILLRACE__JOURNAL__SEGMENT", "1MiB".to_owned()),
+        ("MILLRACE__JOURNAL__LIMIT", "64MiB".to_owned()),
+        ("MILLRACE__DEDUP__TIMEOUT", "30s".to_owned()),
+    ];
+    let mut pipeline = start(settings).await;
+    let sender = pipeline.sender();
+    let event = |n: usize| json!({ "type": "track", "messageId": format!("m-{n}"), "p": "x".repeat(10_000) });
+    let mut sent = BTreeSet::new();
+    let mut refused = BTreeSet::new();
+    for round in 0..3 {
+        for number in 30 * round..30 * (round + 1) {
+            insist(&sender, "/v1/track", &event(number)).await;
+            sent.insert(format!("m-{number}"));
+        }
+        let journal = pipeline.directory().join("journal").display().to_string();
+        let found = pipeline.millctl(&["journal", "inspect", &journal]).await.unwrap();
+        let written = found["segments"].as_array().unwrap().last().unwrap()["bytes"]
+            .as_u64()
+            .unwrap();
+        let process = pipeline.process("ingest");
+        process.limit_files(Some(written + 15_000)).unwrap();
+        let mut answers = Vec::new();
+        for number in 0..10 {
+            let id = format!("full-{round}-{number}");
+            let mut large = event(0);
+            large["messageId"] = id.as_str().into();
+            let answer = sender.post("/v1/track", &large).await.unwrap();
+            match answer.status.as_u16() {
+                200 => sent.insert(id.clone()),
+                _ => refused.insert(id.clone()),
+            };
+            answers.push((answer.status.as_u16(), answer.json().unwrap()["code"].clone()));
+        }
+        assert_eq!(answers[9], (429, json!("journal_full")), "{round}: {answers:?}");
+        pipeline.process("ingest").limit_files(None).unwrap();
+    }
+    assert!(refused.len() >= 20, "{refused:?}");
+    for id in &refused {
+        insist(&sender, "/v1/track", &track(id)).await;
+        sent.insert(id.clone());
+    }
+    read_log(&pipeline, &sent).await.is_each_event_once(&sent);
+}
+
+#[tokio::test]
 async fn sigterm_under_load_ships_everything_that_was_answered_and_ends_with_0() {
     let mut pipeline = start(Vec::new()).await;
     let mut clients = tokio::task::JoinSet::new();

@@ -4,8 +4,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use http::{HeaderMap, Method, StatusCode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http::{Method, StatusCode};
 
 use super::*;
 
@@ -15,10 +14,6 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(plain).unwrap();
     encoder.finish().unwrap()
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).map_or("", |value| value.to_str().unwrap())
 }
 
 #[tokio::test]
@@ -60,8 +55,7 @@ async fn every_path_that_a_client_knows_takes_its_events() {
         sent.insert(id);
     }
     for (message_id, records) in all_arrived(&pipeline, &sent).await {
-        let record = records.values().next().unwrap();
-        let event: Value = serde_json::from_str(Ingest::read(&record.value).unwrap().event.get()).unwrap();
+        let event = stored(records.values().next().unwrap());
         assert_eq!(
             event["type"].as_str(),
             message_id.rsplit(' ').next(),
@@ -95,13 +89,12 @@ async fn a_pixel_is_an_image_whatever_becomes_of_its_event() {
     for path in paths {
         let answer = pipeline.client.get(&format!("{url}{path}")).await.unwrap();
         assert_eq!(answer.status, StatusCode::OK, "{path}");
-        assert_eq!(header(&answer.headers, "content-type"), "image/gif");
+        assert_eq!(value_of(&answer.headers, "content-type"), "image/gif");
         assert!(answer.body.starts_with("GIF89a"));
     }
     let events = all_arrived(&pipeline, &sent).await;
     assert_eq!(events.len(), sent.len(), "what was refused is not kept");
-    let record = events["m/pixel/v1/page"].values().next().unwrap();
-    let event: Value = serde_json::from_str(Ingest::read(&record.value).unwrap().event.get()).unwrap();
+    let event = stored(the(&events, "m/pixel/v1/page"));
     assert_eq!(
         (&event["type"], &event["properties"]["subject"]),
         (&json!("page"), &json!("Hello you"))
@@ -128,7 +121,7 @@ async fn clients_load_their_settings_and_leave_their_metrics() {
             settings["integrations"]["Segment.io"],
             json!({ "apiKey": "wk_a", "apiHost": "events.example.com/v1", "protocol": "https" })
         );
-        assert!(header(&answer.headers, "cache-control").contains("max-age"));
+        assert!(value_of(&answer.headers, "cache-control").contains("max-age"));
     }
     let answer = pipeline
         .client
@@ -204,7 +197,7 @@ async fn bodies_come_plain_or_encoded_and_under_any_content_type() {
             "{encoding} {kind}: {}",
             answer.body
         );
-        assert_eq!(header(&answer.headers, "content-type"), "application/json");
+        assert_eq!(value_of(&answer.headers, "content-type"), "application/json");
     }
     let chunked = gzip(body("chunked").as_bytes());
     let mut request = format!(
@@ -232,58 +225,6 @@ async fn bodies_come_plain_or_encoded_and_under_any_content_type() {
         "chunked",
     ];
     all_arrived(&pipeline, &sent.map(str::to_owned).into()).await;
-}
-
-/// What the gateway answers to these bytes, until it closes the connection.
-async fn raw(pipeline: &Pipeline, request: &[u8]) -> String {
-    let address = pipeline.url("ingest").strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut read, mut write) = stream.split();
-    let mut answer = Vec::new();
-    let exchange = async {
-        // The gateway may answer and close before it has read everything.
-        let (_sent, received) = tokio::join!(write.write_all(request), read.read_to_end(&mut answer));
-        received.map(|_| ())
-    };
-    let ended = tokio::time::timeout(PATIENCE, exchange).await.unwrap();
-    assert!(ended.is_ok() || !answer.is_empty(), "{ended:?}");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-#[tokio::test]
-async fn bodies_that_grow_too_large_are_answered_413_wherever_they_grow() {
-    let settings = vec![
-        ("MILLRACE__HTTP__BODY_LIMIT", "64KiB".to_owned()),
-        ("MILLRACE__HTTP__DECODED_LIMIT", "1MiB".to_owned()),
-    ];
-    let pipeline = start(settings).await;
-    let url = format!("{}/v1/batch", pipeline.url("ingest"));
-    let bomb = gzip(&vec![b' '; 20 << 20]);
-    let answer = pipeline
-        .client
-        .post(&url, &[("content-encoding", "gzip")], bomb)
-        .await
-        .unwrap();
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(answer.json().unwrap()["code"], "body_too_large");
-
-    let mut request = b"POST /v1/batch HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    for _ in 0..100 {
-        request.extend(b"1000\r\n");
-        request.extend([b' '; 0x1000]);
-        request.extend(b"\r\n");
-    }
-    let answer = raw(&pipeline, &request).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 413 "),
-        "never ends, is answered: {answer}"
-    );
-    let announced = b"POST /v1/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n";
-    let answer = raw(&pipeline, announced).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 413 "),
-        "before a byte of it came: {answer}"
-    );
 }
 
 #[tokio::test]
@@ -329,7 +270,7 @@ async fn browsers_are_told_what_they_may_send_and_may_read_every_answer() {
             ("access-control-allow-credentials", ""),
             ("vary", "Origin, Access-Control-Request-Headers"),
         ] {
-            assert_eq!(header(&answer.headers, name), value, "{path}: {name}");
+            assert_eq!(value_of(&answer.headers, name), value, "{path}: {name}");
         }
     }
     for (method, path, body, status) in [
@@ -344,15 +285,15 @@ async fn browsers_are_told_what_they_may_send_and_may_read_every_answer() {
         let url = format!("{url}{path}");
         let answer = pipeline.client.send(method, &url, &[origin], body).await.unwrap();
         assert_eq!(answer.status, status, "{path}");
-        assert_eq!(header(&answer.headers, "access-control-allow-origin"), "*");
+        assert_eq!(value_of(&answer.headers, "access-control-allow-origin"), "*");
         assert_eq!(
-            header(&answer.headers, "access-control-expose-headers"),
+            value_of(&answer.headers, "access-control-expose-headers"),
             "Retry-After, X-RateLimit-Reset, X-Request-Id"
         );
         if status >= 400 {
             let json = answer.json().unwrap();
             assert_eq!(json["success"], false);
-            assert_eq!(json["request_id"], header(&answer.headers, "x-request-id"));
+            assert_eq!(json["request_id"], value_of(&answer.headers, "x-request-id"));
         }
     }
     let answer = pipeline.client.get(&format!("{url}/v1/nothing")).await.unwrap();
@@ -363,32 +304,44 @@ async fn browsers_are_told_what_they_may_send_and_may_read_every_answer() {
 }
 
 #[tokio::test]
-async fn methods_that_a_path_does_not_take_are_named() {
+async fn methods_that_a_path_does_not_take_are_named_on_every_path() {
     let pipeline = start(Vec::new()).await;
     let url = pipeline.url("ingest");
-    for (path, allow, others) in [
-        ("/v1/track", "POST, OPTIONS", [Method::GET, Method::PUT]),
-        ("/v1/m", "POST, OPTIONS", [Method::GET, Method::DELETE]),
-        (
-            "/v1/pixel/page",
-            "GET, HEAD, OPTIONS",
-            [Method::POST, Method::PUT],
-        ),
-        (
-            "/sourceConfig",
-            "GET, HEAD, OPTIONS",
-            [Method::POST, Method::PATCH],
-        ),
-    ] {
-        for method in others {
-            let answer = pipeline
-                .client
-                .send(method, &format!("{url}{path}"), &[], "")
-                .await
-                .unwrap();
+    let (posted, read) = ("POST, OPTIONS", "GET, HEAD, OPTIONS");
+    let mut paths = Vec::new();
+    for prefix in ["/v1/", "/", "/api/s/", "/api/s/s2s/"] {
+        let names = TYPES.into_iter().chain(["merge", "batch"]);
+        paths.extend(names.map(|name| (format!("{prefix}{name}"), posted)));
+    }
+    let others = ["t", "i", "p", "g", "s", "a", "b", "m", "import"];
+    paths.extend(others.map(|name| (format!("/v1/{name}"), posted)));
+    paths.push(("/beacon/v1/batch".to_owned(), posted));
+    for prefix in ["/v1/pixel/", "/pixel/v1/", "/api/px/"] {
+        paths.extend(TYPES.map(|name| (format!("{prefix}{name}"), read)));
+    }
+    for prefix in ["/v1/projects", "/projects", "/v1/projects/projects"] {
+        paths.push((format!("{prefix}/wk_a/settings"), read));
+    }
+    paths.push(("/sourceConfig/".to_owned(), read));
+    for path in ["/health", "/ready", "/version", "/metrics"] {
+        paths.push((path.to_owned(), "GET, HEAD"));
+    }
+    for (path, allow) in paths {
+        let methods = match allow {
+            "POST, OPTIONS" => [Method::GET, Method::PUT],
+            _ => [Method::POST, Method::DELETE],
+        };
+        for method in methods {
+            let url = format!("{url}{path}");
+            let answer = pipeline.client.send(method, &url, &[], "").await.unwrap();
             assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
-            assert_eq!(header(&answer.headers, "allow"), allow);
-            assert_eq!(answer.json().unwrap()["code"], "method_not_allowed");
+            assert_eq!(value_of(&answer.headers, "allow"), allow, "{path}");
+            let said = answer.json().unwrap();
+            assert_eq!(
+                (&said["success"], &said["code"]),
+                (&json!(false), &json!("method_not_allowed")),
+                "{path}"
+            );
         }
     }
     for (path, status, kind) in [
@@ -406,7 +359,7 @@ async fn methods_that_a_path_does_not_take_are_named() {
             (status, ""),
             "{path}"
         );
-        assert_eq!(header(&answer.headers, "content-type"), kind);
+        assert_eq!(value_of(&answer.headers, "content-type"), kind);
     }
 }
 
@@ -430,7 +383,7 @@ async fn only_trusted_proxies_say_who_sent_an_event() {
             .unwrap();
         assert_eq!(answer.status, StatusCode::OK);
         let events = all_arrived(&pipeline, &BTreeSet::from(["m".to_owned()])).await;
-        let record = events["m"].values().next().unwrap();
+        let record = the(&events, "m");
         assert_eq!(Ingest::read(&record.value).unwrap().ip.unwrap().as_str(), ip);
     }
 }
@@ -441,10 +394,10 @@ async fn what_a_key_keeps_of_addresses_is_decided_before_anything_is_written_dow
     let pipeline = start(settings).await;
     let id = pipeline.write_key.split(':').next().unwrap();
     let url = format!("{}/v1/track", pipeline.url("ingest"));
-    for (policy, kept) in [
-        ("anonymize", Some("203.0.113.0")),
-        ("drop", None),
-        ("keep", Some("203.0.113.9")),
+    for (policy, kept, said) in [
+        ("anonymize", Some("203.0.113.0"), Some("198.51.100.0")),
+        ("drop", None, None),
+        ("keep", Some("203.0.113.9"), Some("198.51.100.7")),
     ] {
         let told = pipeline.millctl(&["key", "ip", id, policy]).await.unwrap();
         assert_eq!(told, json!({ "id": id, "ip": policy, "told": true }));
@@ -456,13 +409,20 @@ async fn what_a_key_keeps_of_addresses_is_decided_before_anything_is_written_dow
                 ("x-write-key", pipeline.write_key.as_str()),
                 ("x-forwarded-for", "203.0.113.9"),
             ];
-            let event = track(&message_id).to_string();
-            let answer = pipeline.client.post(&url, &headers, event).await?;
+            let mut event = track(&message_id);
+            event["context"] = json!({ "ip": "198.51.100.7", "locale": "de" });
+            let answer = pipeline.client.post(&url, &headers, event.to_string()).await?;
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
             let events = all_arrived(&pipeline, &BTreeSet::from([message_id.clone()])).await;
-            let record = events[&message_id].values().next().unwrap();
+            let record = the(&events, &message_id);
             let envelope = Ingest::read(&record.value).unwrap();
-            Ok((envelope.ip.as_ref().map(|ip| ip.as_str()) == kept).then_some(()))
+            if envelope.ip.as_ref().map(|ip| ip.as_str()) != kept {
+                return Ok(None);
+            }
+            let context = stored(record)["context"].clone();
+            assert_eq!(context["locale"], "de");
+            assert_eq!(context.get("ip").and_then(Value::as_str), said, "{policy}");
+            Ok(Some(()))
         });
         in_force.await.unwrap();
     }

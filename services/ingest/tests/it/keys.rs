@@ -2,18 +2,6 @@
 
 use super::*;
 
-async fn key(pipeline: &Pipeline, kind: &str, more: &[&str]) -> String {
-    let arguments = [
-        &["key", "create", "--workspace", &pipeline.name, "--kind", kind],
-        more,
-    ]
-    .concat();
-    pipeline.millctl(&arguments).await.unwrap()["key"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
-
 /// Status and code of the answer to one event.
 async fn answer_to(pipeline: &Pipeline, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
     let url = format!("{}/v1/track", pipeline.url("ingest"));
@@ -26,31 +14,61 @@ async fn answer_to(pipeline: &Pipeline, headers: &[(&str, &str)], body: &Value) 
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_refused_long_before_its_time_in_the_caches_is_up() {
-    let pipeline = start(vec![("MILLRACE__KEYS__TTL", "1h".to_owned())]).await;
-    let event = json!({ "event": "Sent", "userId": "u" });
-    let revoked = key(&pipeline, "server", &[]).await;
-    let headers = [("x-write-key", revoked.as_str())];
-    assert_eq!(answer_to(&pipeline, &headers, &event).await.0, 200);
-
+async fn a_revoked_key_is_refused_by_every_gateway_long_before_its_time_in_the_caches_is_up() {
+    let mut pipeline = start(vec![("MILLRACE__KEYS__TTL", "1h".to_owned())]).await;
+    let (mut second, url) = pipeline.another("ingest").expect("a second gateway");
+    second
+        .ready(&pipeline.client, &format!("{url}/ready"))
+        .await
+        .expect("the second gateway is ready");
+    let revoked = pipeline.key("server", &[]).await.unwrap();
+    let gateways = [
+        pipeline.sender_as(&revoked),
+        pipeline.sender_as(&revoked).at(&url),
+    ];
+    for gateway in &gateways {
+        insist(gateway, "/v1/track", &track("before")).await;
+    }
     let id = revoked.split(':').next().unwrap();
     let said = pipeline.millctl(&["key", "revoke", id]).await.unwrap();
     assert_eq!(said["told"], true);
+    for gateway in &gateways {
+        assert_eq!(refused(gateway).await, "invalid_write_key");
+    }
+    let other = pipeline.sender().at(&url);
+    insist(&other, "/v1/track", &track("no other key")).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_be_told_believes_a_revoked_key_for_its_time_and_no_longer() {
+    let pipeline = start(vec![
+        ("MILLRACE__REDIS__URL", "redis://127.0.0.1:1".to_owned()),
+        ("MILLRACE__KEYS__TTL", "500ms".to_owned()),
+    ])
+    .await;
+    let revoked = pipeline.key("server", &[]).await.unwrap();
+    let gateway = pipeline.sender_as(&revoked);
+    insist(&gateway, "/v1/track", &track("before")).await;
+    let id = revoked.split(':').next().unwrap();
+    pipeline.millctl(&["key", "revoke", id]).await.unwrap();
+    assert_eq!(refused(&gateway).await, "invalid_write_key");
+}
+
+/// The code with which an event is refused, once it is.
+async fn refused(gateway: &Sender) -> Value {
     let refused = until("401", PATIENCE, || async {
-        let (status, code) = answer_to(&pipeline, &headers, &event).await;
-        Ok((status == 401).then_some(code))
+        let answer = gateway.post("/v1/track", &track("after")).await?;
+        Ok((answer.status == 401).then_some(answer))
     });
-    assert_eq!(refused.await.unwrap(), "invalid_write_key");
-    let other = [("x-write-key", pipeline.write_key.as_str())];
-    assert_eq!(answer_to(&pipeline, &other, &event).await.0, 200, "no other key");
+    refused.await.unwrap().json().unwrap()["code"].clone()
 }
 
 #[tokio::test]
 async fn a_browser_key_is_used_from_its_origins_only() {
     let pipeline = start(Vec::new()).await;
     let event = json!({ "event": "Sent", "userId": "u" });
-    let origins = ["--origin", "https://shop.example", "--origin", "http://localhost"];
-    let browser = key(&pipeline, "browser", &origins).await;
+    let origins = ["https://shop.example", "http://localhost"];
+    let browser = pipeline.key("browser", &origins).await.unwrap();
     for (origin, status) in [
         ("https://shop.example", 200),
         ("http://localhost:3000", 200),

@@ -8,6 +8,7 @@
 mod accept;
 mod accounts;
 mod answers;
+mod caps;
 mod dedup;
 mod durability;
 mod edge;
@@ -27,6 +28,7 @@ mod types;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use http::HeaderMap;
 use millrace_event::envelope::{Envelope as _, Ingest};
 use millrace_event::header;
 use millrace_kafka::{Connection, Record, reader};
@@ -34,6 +36,7 @@ use millrace_testkit::http::Answer;
 use millrace_testkit::pipeline::{Options, Pipeline, Sender};
 use millrace_testkit::wait::until;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,6 +77,52 @@ async fn arrived(pipeline: &Pipeline) -> BTreeMap<String, BTreeMap<String, Recor
         events.entry(message_id).or_default().insert(id, record);
     }
     events
+}
+
+/// The event in a record, as it is stored.
+fn stored(record: &Record) -> Value {
+    let envelope = Ingest::read(&record.value).expect("an envelope");
+    serde_json::from_str(envelope.event.get()).expect("JSON")
+}
+
+/// The one event of that message id.
+fn the<'e>(events: &'e BTreeMap<String, BTreeMap<String, Record>>, message_id: &str) -> &'e Record {
+    let records = events.get(message_id).expect("it has arrived");
+    assert_eq!(records.len(), 1, "{message_id} has one identity");
+    records.values().next().expect("one")
+}
+
+/// Whether the gateway noted that a guest sends more than is usual.
+fn is_marked(record: &Record) -> bool {
+    let marks = Ingest::read(&record.value).expect("an envelope").marks;
+    marks.iter().any(|mark| mark.as_str() == "guest_rate")
+}
+
+/// A header of an answer; empty where it has none.
+fn value_of<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers
+        .get(name)
+        .map_or("", |value| value.to_str().expect("text"))
+}
+
+/// What the gateway answers to these bytes, until it closes the connection.
+async fn raw(pipeline: &Pipeline, request: &[u8]) -> String {
+    let address = pipeline.url("ingest").strip_prefix("http://").expect("a URL");
+    let mut stream = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("a connection");
+    let (mut read, mut write) = stream.split();
+    let mut answer = Vec::new();
+    let exchange = async {
+        // The gateway may answer and close before it has read everything.
+        let (_sent, received) = tokio::join!(write.write_all(request), read.read_to_end(&mut answer));
+        received.map(|_| ())
+    };
+    let ended = tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .expect("the connection is closed");
+    assert!(ended.is_ok() || !answer.is_empty(), "{ended:?}");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Waits until all of `ids` have arrived and nothing is left in the journal.

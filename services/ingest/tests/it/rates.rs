@@ -11,18 +11,7 @@ fn batch(count: usize, from: &str) -> Value {
 
 /// A key that pages of `http://localhost` may use.
 async fn browser_key(pipeline: &Pipeline) -> String {
-    let make = [
-        "key",
-        "create",
-        "--workspace",
-        &pipeline.name,
-        "--kind",
-        "browser",
-        "--origin",
-        "http://localhost",
-    ];
-    let made = pipeline.millctl(&make).await.unwrap();
-    made["key"].as_str().unwrap().to_owned()
+    pipeline.key("browser", &["http://localhost"]).await.unwrap()
 }
 
 #[tokio::test]
@@ -39,8 +28,10 @@ async fn a_default_workspace_may_send_500_events_in_5_seconds_and_is_told_when_i
         assert_eq!(answer.status, status, "{from}: {}", answer.body);
         if status == 429 {
             assert_eq!(answer.json().unwrap()["code"], "rate_limited");
-            let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
-            assert!((1..=12).contains(&seconds), "{seconds}");
+            let seconds = |name| value_of(&answer.headers, name).parse::<u64>().expect(name);
+            let (wait, reset) = (seconds("retry-after"), seconds("x-ratelimit-reset"));
+            assert!((1..=12).contains(&wait), "{wait}");
+            assert!((1..=6).contains(&reset) && reset <= wait, "{reset} {wait}");
         }
     }
     insist(&sender, "/v1/batch", &batch(1, "c")).await;
@@ -130,15 +121,8 @@ async fn guests(further: Vec<(&'static str, String)>) {
     }
     let events = all_arrived(&pipeline, &marked.keys().cloned().collect()).await;
     let marks: Vec<(&str, bool)> = events
-        .iter()
-        .map(|(id, records)| {
-            let record = records.values().next().unwrap();
-            let marks = Ingest::read(&record.value).unwrap().marks;
-            (
-                id.as_str(),
-                marks.iter().any(|mark| mark.as_str() == "guest_rate"),
-            )
-        })
+        .keys()
+        .map(|id| (id.as_str(), is_marked(the(&events, id))))
         .collect();
     assert_eq!(
         marks,
@@ -262,13 +246,9 @@ async fn guests_of_one_network_are_limited_together_and_those_of_another_are_not
     }
     let events = all_arrived(&pipeline, &taken).await;
     let marked: Vec<&str> = events
-        .iter()
-        .filter(|(_, records)| {
-            let record = records.values().next().unwrap();
-            let marks = Ingest::read(&record.value).unwrap().marks;
-            marks.iter().any(|mark| mark.as_str() == "guest_rate")
-        })
-        .map(|(id, _)| id.as_str())
+        .keys()
+        .map(String::as_str)
+        .filter(|id| is_marked(the(&events, id)))
         .collect();
     assert_eq!(marked, ["m-2", "m-8"]);
 }

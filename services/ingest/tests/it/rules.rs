@@ -39,10 +39,7 @@ async fn a_changed_name_is_copied_then_moved_and_two_values_are_a_conflict() {
             let id = format!("m-{attempts}");
             insist(&sender, "/v1/track", &event(&id, &old)).await;
             let events = all_arrived(&pipeline, &BTreeSet::from([id.clone()])).await;
-            let record = events[&id].values().next().unwrap();
-            let stored: Value =
-                serde_json::from_str(Ingest::read(&record.value).unwrap().event.get()).unwrap();
-            if stored["properties"] == expected {
+            if stored(the(&events, &id))["properties"] == expected {
                 return;
             }
         }

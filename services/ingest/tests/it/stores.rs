@@ -126,16 +126,7 @@ async fn postgres_and_redis_are_killed_and_come_back_without_an_outage_or_a_loss
 #[tokio::test]
 async fn a_key_that_was_never_seen_is_429_without_postgres_and_known_once_it_is_back() {
     let mut stores = Stores::start("enterprise").await;
-    let make = [
-        "key",
-        "create",
-        "--workspace",
-        &stores.pipeline.name,
-        "--kind",
-        "server",
-    ];
-    let unseen = stores.pipeline.millctl(&make).await.unwrap();
-    let unseen = unseen["key"].as_str().unwrap().to_owned();
+    let unseen = stores.pipeline.key("server", &[]).await.unwrap();
     stores.postgres.kill().await.unwrap();
     stores.redis.kill().await.unwrap();
     let url = format!("{}/v1/track", stores.pipeline.url("ingest"));
@@ -163,6 +154,41 @@ async fn a_key_that_was_never_seen_is_429_without_postgres_and_known_once_it_is_
     };
     judged(unseen, 200).await;
     judged("wk_never:made".to_owned(), 401).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_while_postgres_and_redis_are_away_serves_the_keys_that_it_knew() {
+    let mut stores = Stores::start("enterprise").await;
+    let unseen = stores.pipeline.key("server", &[]).await.unwrap();
+    insist(&stores.pipeline.sender(), "/v1/track", &track("before")).await;
+    let keys = stores.pipeline.directory().join("journal/keys.json");
+    let written = until("the key is written down", PATIENCE, || async {
+        Ok(std::fs::read_to_string(&keys).ok())
+    });
+    let written = written.await.unwrap();
+    let (id, secret) = stores.pipeline.write_key.split_once(':').unwrap();
+    assert!(written.contains(id) && !written.contains(secret), "as a hash");
+
+    stores.postgres.kill().await.unwrap();
+    stores.redis.kill().await.unwrap();
+    stores.pipeline.kill_and_restart("ingest").await.unwrap();
+    stores.pipeline.ready("ingest").await.unwrap();
+    let answer = stores
+        .pipeline
+        .sender()
+        .post("/v1/track", &track("after"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = stores.pipeline.sender_as(&unseen);
+    let answer = answer.post("/v1/track", &track("unseen")).await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json().unwrap()["code"]),
+        (429, &json!("key_lookup_unavailable"))
+    );
+    let ids = BTreeSet::from(["before".to_owned(), "after".to_owned()]);
+    let events = all_arrived(&stores.pipeline, &ids).await;
+    assert_eq!(events.len(), 2);
 }
 
 #[tokio::test]

@@ -28,11 +28,10 @@ async fn a_late_event_is_refused_with_422_unless_it_is_an_import() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json().unwrap()["rejected"][0]["code"], "late_event");
 
-    let import = ["key", "create", "--workspace", &pipeline.name, "--kind", "import"];
-    let import = pipeline.millctl(&import).await.unwrap();
+    let import = pipeline.key("import", &[]).await.unwrap();
     let url = format!("{}/v1/track", pipeline.url("ingest"));
     late["timestamp"] = ago(400 * DAY).into();
-    let headers = [("x-write-key", import["key"].as_str().unwrap())];
+    let headers = [("x-write-key", import.as_str())];
     let answer = pipeline
         .client
         .post(&url, &headers, late.to_string())
@@ -45,9 +44,38 @@ async fn a_late_event_is_refused_with_422_unless_it_is_an_import() {
         &BTreeSet::from(["fresh".to_owned(), "late".to_owned()]),
     )
     .await;
-    let record = events["late"].values().next().unwrap();
-    let event: Value = serde_json::from_str(Ingest::read(&record.value).unwrap().event.get()).unwrap();
-    assert_eq!(event, late, "times of an import are as they are meant");
+    assert_eq!(
+        stored(the(&events, "late")),
+        late,
+        "times of an import are as they are meant"
+    );
+}
+
+#[tokio::test]
+async fn history_is_taken_at_its_own_door_from_servers_and_not_from_browsers() {
+    let pipeline = start(Vec::new()).await;
+    let browser = pipeline.key("browser", &["http://localhost"]).await.unwrap();
+    let url = format!("{}/v1/import", pipeline.url("ingest"));
+    for (key, id, accepted) in [(&pipeline.write_key, "server", 1), (&browser, "browser", 0)] {
+        let mut old = track(id);
+        old["timestamp"] = ago(400 * DAY).into();
+        let batch = json!({ "sentAt": ago(300 * DAY), "batch": [old, { "messageId": "typeless" }] });
+        let headers = [("x-write-key", key.as_str())];
+        let answer = pipeline
+            .client
+            .post(&url, &headers, batch.to_string())
+            .await
+            .unwrap();
+        let said = answer.json().unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), &said["accepted"]),
+            (200, &json!(accepted))
+        );
+        let is_late = said["rejected"][0]["code"] == "late_event";
+        assert_eq!(is_late, accepted == 0, "{id}: {said}");
+    }
+    let events = all_arrived(&pipeline, &BTreeSet::from(["server".to_owned()])).await;
+    assert_eq!(events.len(), 1);
 }
 
 #[tokio::test]
@@ -62,9 +90,9 @@ async fn a_clock_that_is_an_hour_ahead_is_corrected_and_what_it_said_is_kept() {
         200
     );
     let events = all_arrived(&pipeline, &BTreeSet::from(["ahead".to_owned()])).await;
-    let record = events["ahead"].values().next().unwrap();
+    let record = the(&events, "ahead");
     let envelope = Ingest::read(&record.value).unwrap();
-    let stored: Value = serde_json::from_str(envelope.event.get()).unwrap();
+    let stored = stored(record);
     let corrected: Timestamp = stored["timestamp"].as_str().unwrap().parse().unwrap();
     let (sent, happened): (Timestamp, Timestamp) = (sent.parse().unwrap(), happened.parse().unwrap());
     assert_eq!(

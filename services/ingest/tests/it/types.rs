@@ -159,19 +159,9 @@ async fn a_field_is_retyped_and_dropped_from_the_command_line() {
 #[tokio::test]
 async fn strangers_fix_a_type_only_when_three_of_them_agree() {
     let pipeline = start(Vec::new()).await;
-    let browser = [
-        "key",
-        "create",
-        "--workspace",
-        &pipeline.name,
-        "--kind",
-        "browser",
-        "--origin",
-        "http://localhost",
-    ];
-    let browser = pipeline.millctl(&browser).await.unwrap();
+    let browser = pipeline.key("browser", &["http://localhost"]).await.unwrap();
     let url = format!("{}/v1/track", pipeline.url("ingest"));
-    let headers = [("x-write-key", browser["key"].as_str().unwrap())];
+    let headers = [("x-write-key", browser.as_str())];
     // Both keys are known before anything is expected of types.
     insist(&pipeline.sender(), "/v1/track", &track("warm")).await;
     let warm = json!({ "event": "Sent", "anonymousId": "warm" }).to_string();

@@ -9,6 +9,7 @@ fn terms<T>(judge: impl FnOnce(Terms<'_>) -> T) -> T {
         received_at: "2026-11-21T04:00:00Z".parse().unwrap(),
         is_import: false,
         aliases: &[],
+        ip: IpPolicy::Keep,
     })
 }
 

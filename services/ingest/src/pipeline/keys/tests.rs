@@ -7,6 +7,10 @@ const KNOWN: &str = "wk_known";
 
 /// Keys whose Postgres is nowhere, and which were written down as `keys`.
 fn keys(dir: &tempfile::TempDir, keys: &str) -> Keys {
+    keys_with(dir, keys, KeyCache::default())
+}
+
+fn keys_with(dir: &tempfile::TempDir, keys: &str, config: KeyCache) -> Keys {
     let file = dir.path().join("keys.json");
     std::fs::write(&file, keys).unwrap();
     let postgres = Postgres::new(&millrace_store::postgres::Config::new(
@@ -19,7 +23,7 @@ fn keys(dir: &tempfile::TempDir, keys: &str) -> Keys {
     Keys::new(
         Store::new(postgres),
         Cache::new(redis),
-        KeyCache::default(),
+        config,
         Arc::new(SystemClock),
         file,
         condition,
@@ -95,4 +99,38 @@ async fn an_answer_from_before_a_notice_is_not_believed_after_it() {
         "asked before, answered after"
     );
     assert!(keys.find(&id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_stranger_who_makes_keys_up_drives_no_known_one_out_of_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = KeyCache {
+        capacity: 3,
+        ..KeyCache::default()
+    };
+    let keys = keys_with(&dir, &snapshot_of(KNOWN), few);
+    let known: KeyId = KNOWN.parse().unwrap();
+    let answer = keys.find(&known).await.unwrap().unwrap();
+    let fresh = Found::key(Key::clone(&answer), Duration::from_secs(60));
+    assert!(keys.learn(&known, fresh, 0).is_some());
+    for number in 0..20 {
+        let id: KeyId = format!("wk_made_up_{number}").parse().unwrap();
+        let absent = Found::absent(Duration::from_secs(60));
+        assert!(keys.learn(&id, absent, 0).is_some());
+        assert!(
+            matches!(keys.remembered(&id), Remembered::Fresh(None)),
+            "{number}"
+        );
+        assert!(keys.lock().keys.len() <= 3);
+    }
+    assert!(matches!(keys.remembered(&known), Remembered::Fresh(Some(_))));
+}
+
+#[test]
+fn a_key_is_believed_for_half_a_minute_to_a_minute() {
+    let ttl = KeyCache::default().ttl;
+    for _ in 0..1_000 {
+        let believed = ttl + jitter(ttl);
+        assert!((Duration::from_secs(30)..=Duration::from_secs(60)).contains(&believed));
+    }
 }
