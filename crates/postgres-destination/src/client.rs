@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use millrace_postgres::{Address, is_distrusted};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::error::Error;
 use crate::{fence, sql};
@@ -25,7 +26,8 @@ pub struct Config {
     pub database: String,
     /// The group that writes to it, the other part.
     pub group: String,
-    /// `postgres://user:password@host:port/database`, or the key-value form.
+    /// `postgres://user:password@host:port/database`, or the key-value form; [`millrace_postgres`] says what is said of
+    /// TLS in it.
     pub url: String,
     /// The schema of its event tables.
     pub schema: String,
@@ -62,17 +64,9 @@ impl Config {
     /// # Errors
     /// [`Error::Address`], which never shows the address.
     pub fn build(self) -> Result<Postgres, Error> {
-        let mut options: tokio_postgres::Config =
-            self.url.parse().map_err(|error: tokio_postgres::Error| {
-                // The parser's message names the option that is wrong, never its value.
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                Error::Address(source.unwrap_or_else(|| error.to_string()))
-            })?;
-        if options.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
-            return Err(Error::Address(
-                "sslmode=require is not offered yet; lead it through a tunnel".to_owned(),
-            ));
-        }
+        let address = Address::parse(&self.url);
+        let mut address = address.map_err(|error| Error::Address(error.to_string()))?;
+        let options = &mut address.options;
         options.connect_timeout(self.connect_timeout);
         options.application_name("millrace-bulker");
         Ok(Postgres {
@@ -80,7 +74,7 @@ impl Config {
             idle: Arc::default(),
             epochs: Arc::default(),
             prepared: Arc::default(),
-            options: Arc::new(options),
+            address: Arc::new(address),
             config: Arc::new(self),
         })
     }
@@ -100,7 +94,7 @@ impl fmt::Debug for Config {
 #[derive(Clone)]
 pub struct Postgres {
     pub(crate) config: Arc<Config>,
-    options: Arc<tokio_postgres::Config>,
+    address: Arc<Address>,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Idle>>>,
     /// The fence of each partition that this process has taken.
@@ -195,10 +189,11 @@ impl Postgres {
     }
 
     async fn connect(&self) -> Result<Client, Error> {
-        let connecting = self.options.connect(NoTls);
+        let connecting = self.address.options.connect(self.address.tls.clone());
         let (client, connection) = match tokio::time::timeout(self.config.connect_timeout, connecting).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) if error.code().is_some() => return Err(error.into()),
+            Ok(Err(error)) if is_distrusted(&error) => return Err(Error::Distrusted(error)),
             Ok(Err(error)) => return Err(Error::Connect(error)),
             Err(_) => return Err(Error::Deadline),
         };

@@ -14,6 +14,12 @@ pub enum Error {
     /// No connection could be opened.
     #[error("no connection to PostgreSQL")]
     Connect(#[source] tokio_postgres::Error),
+    /// Whoever answers there has not proven to be the server that was asked for.
+    #[error(
+        "the server's certificate is not trusted: it must name the host of the address and be signed by an authority of \
+         its `sslrootcert`, or without that by one that this system knows"
+    )]
+    Distrusted(#[source] tokio_postgres::Error),
     /// The connection broke.
     #[error("the connection to PostgreSQL broke")]
     Network(#[source] tokio_postgres::Error),
@@ -87,6 +93,7 @@ impl Error {
         match self {
             Self::Address(_) => "address",
             Self::Connect(_) => "connect",
+            Self::Distrusted(_) => "distrusted",
             Self::Network(_) => "network",
             Self::Deadline => "deadline",
             Self::Server { .. } if self.is_transient() => "server_transient",
@@ -101,7 +108,9 @@ impl Error {
     /// Whether the same request may succeed later. It says nothing of whether an insert was applied.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Connect(_) | Self::Network(_) | Self::Deadline | Self::Fenced(_) => Retry::Transient,
+            Self::Connect(_) | Self::Distrusted(_) | Self::Network(_) | Self::Deadline | Self::Fenced(_) => {
+                Retry::Transient
+            }
             Self::Server { .. } if self.is_transient() => Retry::Transient,
             Self::Server { .. } if self.is_of_schema() => Retry::AfterSchema,
             Self::UnstableSchema { .. } => Retry::AfterSchema,

@@ -10,8 +10,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use millrace_postgres::Address;
+use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{IsolationLevel, NoTls};
 
 use crate::{Error, Part};
 
@@ -20,7 +21,8 @@ pub(crate) use row::{Fields, Taken};
 /// Where Postgres is and what a call may cost.
 #[derive(Clone)]
 pub struct Config {
-    /// `postgres://user:password@host:port/database`, or the key-value form.
+    /// `postgres://user:password@host:port/database`, or the key-value form; [`millrace_postgres`] says what is said of
+    /// TLS in it.
     pub url: String,
     /// Most connections at a time.
     pub connections: usize,
@@ -71,11 +73,8 @@ impl Postgres {
             part: Part::Postgres,
             reason,
         };
-        // The parser's message names the option that is wrong, never its value.
-        let mut options: tokio_postgres::Config = config
-            .url
-            .parse()
-            .map_err(|error: tokio_postgres::Error| invalid(chain(&error)))?;
+        let Address { mut options, tls } =
+            Address::parse(&config.url).map_err(|error| invalid(error.to_string()))?;
         if config.connections == 0 {
             return Err(invalid("at least one connection is needed".to_owned()));
         }
@@ -89,7 +88,7 @@ impl Postgres {
         }
         let manager = Manager::from_config(
             options,
-            NoTls,
+            tls,
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },
@@ -227,16 +226,4 @@ fn is_contention(code: &SqlState) -> bool {
 fn is_outage(code: &SqlState) -> bool {
     let code = code.code();
     code.starts_with("08") || code.starts_with("53") || code.starts_with("57") || code == "25006"
-}
-
-/// An error with everything behind it, for a message that has no `source`.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

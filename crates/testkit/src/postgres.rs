@@ -4,6 +4,7 @@
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -95,6 +96,18 @@ impl Server {
     /// # Errors
     /// The stack's package does not know how to start one, or it does not come up within a minute.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// As [`Self::start`], offering TLS with the certificate that [`crate::tls::authority`] signed.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with_tls() -> Result<Self> {
+        Self::start_with(Some(&crate::tls::certificates())).await
+    }
+
+    async fn start_with(certificates: Option<&Path>) -> Result<Self> {
         let listen = free_address()?;
         // A server that runs as another user than root must get to its files.
         let directory = tempfile::Builder::new()
@@ -105,9 +118,11 @@ impl Server {
         std::fs::create_dir_all(&data)?;
         let (home, port) = (data.display().to_string(), listen.port().to_string());
         let argv = ["python3", "-B", "-m", "stack", "postgres-at", &home, &port];
+        let mut argv = argv.map(str::to_owned).to_vec();
+        argv.extend(certificates.map(|certificates| certificates.display().to_string()));
         let process = Process::start(Program {
             name: "postgres".into(),
-            argv: argv.map(str::to_owned).to_vec(),
+            argv,
             environment: vec![("PYTHONPATH".to_owned(), address(PACKAGE)?)],
             log: directory.path().join("postgres.log"),
         })?;

@@ -21,6 +21,16 @@ pub fn authority() -> PathBuf {
     file("ca.pem")
 }
 
+/// The certificate of another authority, which signed nothing: a PEM file.
+pub fn stranger() -> PathBuf {
+    file("stranger.pem")
+}
+
+/// The directory with `server.pem` and `server.key`.
+pub(crate) fn certificates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("certificates")
+}
+
 /// TLS as a [`Front`].
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
@@ -57,7 +67,5 @@ impl Front for Tls {
 }
 
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("certificates")
-        .join(name)
+    certificates().join(name)
 }

@@ -111,9 +111,9 @@ def clickhouse_at(arguments: List[str]) -> None:
 
 
 def postgres_at(arguments: List[str]) -> None:
-    """Becomes a PostgreSQL of a test's own: `postgres-at DIRECTORY PORT`."""
-    directory, port = arguments
-    command = postgres.command_at(Path(directory), int(port))
+    """Becomes a PostgreSQL of a test's own: `postgres-at DIRECTORY PORT [CERTIFICATES]`."""
+    directory, port, *certificates = arguments
+    command = postgres.command_at(Path(directory), int(port), *map(Path, certificates))
     command.become()
 
 

@@ -3,6 +3,7 @@
 
 mod once;
 mod tables;
+mod tls;
 mod values;
 
 use std::sync::Arc;
@@ -92,7 +93,11 @@ impl Bench {
 }
 
 fn destination(database: &Database) -> Postgres {
-    let mut config = Config::new("postgres-dst_test", "bulkers", database.url());
+    destination_at(database.url())
+}
+
+fn destination_at(url: &str) -> Postgres {
+    let mut config = Config::new("postgres-dst_test", "bulkers", url);
     // Patience for a machine that has other work.
     config.connect_timeout = Duration::from_secs(60);
     config.query_timeout = Duration::from_secs(60);

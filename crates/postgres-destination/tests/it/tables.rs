@@ -92,15 +92,3 @@ async fn a_column_whose_type_was_changed_by_hand_is_read_again() {
     let after = bench.encode(&[(0, event("\"one\""))]).await;
     assert_eq!(after.refused, []);
 }
-
-#[tokio::test]
-async fn an_account_may_be_asked_to_use_tls_which_is_refused_with_words_and_no_password() {
-    let url = "postgres://u:very-secret@localhost/db?sslmode=require";
-    let config = millrace_postgres_destination::Config::new("d", "g", url);
-    assert!(!format!("{config:?}").contains("very-secret"));
-    let error = config.build().expect_err("not offered").to_string();
-    assert!(
-        error.contains("sslmode") && !error.contains("very-secret"),
-        "{error}"
-    );
-}

@@ -12,6 +12,7 @@ mod outages;
 mod quarantine;
 mod reach;
 mod settlement;
+mod tls;
 mod together;
 mod values;
 

@@ -162,8 +162,11 @@ class Postgres(Part):
         return done.stdout.decode()
 
 
-def command_at(directory: Path, port: int) -> Command:
-    """A server of a test's own in `directory`, on loopback; its superuser is `test` and needs no password."""
+def command_at(directory: Path, port: int, certificates: Optional[Path] = None) -> Command:
+    """A server of a test's own in `directory`, on loopback; its superuser is `test` and needs no password.
+
+    With `server.pem` and `server.key` of `certificates` it offers TLS.
+    """
     account = _account()
     home = directory / "data"
     options = Command([], Path("/"), user=account).options()
@@ -181,6 +184,14 @@ def command_at(directory: Path, port: int) -> Command:
         "shared_buffers": "16MB",
         "fsync": "off",
     }
+    if certificates is not None:
+        for name in ("server.pem", "server.key"):
+            # The server insists that the key is its own, and nobody else's to read.
+            shutil.copyfile(certificates / name, home / name)
+            (home / name).chmod(0o600)
+            if account is not None:
+                shutil.chown(home / name, account, account)
+        settings.update({"ssl": "on", "ssl_cert_file": "server.pem", "ssl_key_file": "server.key"})
     argv = [str(_program("postgres")), "-D", str(home)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
