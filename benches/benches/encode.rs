@@ -1,6 +1,7 @@
 //! A thousand 1 KB events of one table into one Native block, as the bulker makes it.
 //!
-//! `native` is the whole way, from events to columns to the compressed block; `lz4` is the compression in it.
+//! `native` is the whole way, from events to columns to the compressed block; `lz4` is the compression in it, `zstd` the other
+//! that a destination may ask for.
 //! `limit/…` is what a parser alone costs on the same text: `validate` reads it and keeps nothing, `tree` builds
 //! `serde_json::Value`. Throughput counts events.
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millrace_benches::{ROWS, events, full_schema, row};
 use millrace_event::Timestamp;
+use millrace_event::destination::Compression;
 use millrace_warehouse::native::frame;
 use millrace_warehouse::{Batch, Block, Limits, Schema};
 use serde::de::IgnoredAny;
@@ -30,9 +32,11 @@ fn encode(criterion: &mut Criterion) {
         bencher.iter(|| native(&schema, black_box(&events)))
     });
     let body: Vec<u8> = blocks.iter().flat_map(Block::body).collect();
-    group.bench_function("lz4", |bencher| {
-        bencher.iter(|| frame::compress(black_box(&body)))
-    });
+    for (name, compression) in [("lz4", Compression::Lz4), ("zstd", Compression::Zstd)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| frame::compress(black_box(&body), compression))
+        });
+    }
     group.finish();
 
     let mut group = criterion.benchmark_group("limit");

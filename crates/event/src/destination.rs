@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use clickhouse::{ClickHouse, Cluster, MAX_COLUMNS, TableLayout, Ttl};
+pub use clickhouse::{ClickHouse, Cluster, Compression, MAX_COLUMNS, TableLayout, Ttl};
 pub use codec::Codec;
 pub use postgres::{Postgres, SealedUrl};
 

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use millrace_event::destination::Compression;
 use millrace_event::flatten::Flattener;
 use millrace_event::{Identity, Timestamp};
 use serde_json::value::RawValue;
@@ -120,6 +121,7 @@ pub struct Batch {
     schema: Arc<Schema>,
     limits: Limits,
     ingested_at: DateTime,
+    compression: Compression,
     core: Core,
     /// Columns that the table does not have yet; their positions follow those of the schema.
     added: Vec<ColumnSpec>,
@@ -207,12 +209,19 @@ impl Batch {
             schema,
             limits,
             ingested_at: DateTime::clamped(ingested_at.as_millis()),
+            compression: Compression::default(),
             core,
             added: Vec::new(),
             added_positions: HashMap::new(),
             parts: BTreeMap::new(),
             rows: 0,
         })
+    }
+
+    /// The same batch, whose blocks are compressed in that way.
+    #[must_use]
+    pub fn compressed(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     /// Adds a row. After an error the batch is as it was.
@@ -312,7 +321,7 @@ impl Batch {
         }
         self.parts
             .into_iter()
-            .map(|(month, part)| part.finish(month, &specs))
+            .map(|(month, part)| part.finish(month, &specs, self.compression))
             .collect()
     }
 }

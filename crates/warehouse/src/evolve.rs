@@ -96,7 +96,8 @@ impl Warehouse {
                 table: table.clone(),
                 reason,
             };
-            let mut batch = Batch::new(Arc::clone(&schema), limits, ingested_at).map_err(unfit)?;
+            let batch = Batch::new(Arc::clone(&schema), limits, ingested_at).map_err(unfit)?;
+            let mut batch = batch.compressed(layout.compression);
             let refused = self.busy(|| push_all(&mut batch, rows)).await;
             if !batch.added().is_empty() {
                 tracing::info!(table = %table, columns = batch.added().len(), "adding columns");

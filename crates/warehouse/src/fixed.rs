@@ -1,5 +1,7 @@
 //! Blocks of Millrace's own tables, whose columns this build knows.
 
+use millrace_event::destination::Compression;
+
 use crate::batch::{Block, RowId};
 use crate::column_type::ColumnType;
 use crate::native::{Cell, Column, NamedColumn};
@@ -49,6 +51,6 @@ impl FixedRows {
                 column,
             })
             .collect();
-        Block::new(month, self.ids, &named)
+        Block::new(month, self.ids, &named, Compression::default())
     }
 }

@@ -149,7 +149,7 @@ impl Warehouse {
                 Some(insert.deadline),
                 Some(end.saturating_duration_since(Instant::now())),
             );
-        for frame in frame::compress(continued.as_bytes()) {
+        for frame in frame::compress(continued.as_bytes(), insert.block.compression()) {
             request.send(frame).await?;
         }
         for frame in insert.block.frames() {

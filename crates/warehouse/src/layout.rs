@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use millrace_event::destination::{ClickHouse, Cluster, Codec, TableLayout, Ttl};
+use millrace_event::destination::{ClickHouse, Cluster, Codec, Compression, TableLayout, Ttl};
 
 use crate::client::Warehouse;
 use crate::column_type::{ColumnType, Scalar};
@@ -112,6 +112,8 @@ pub struct Layout {
     pub codecs: Codecs,
     /// The cluster that it is replicated on. Experimental.
     pub cluster: Option<Cluster>,
+    /// How its rows are compressed on their way.
+    pub compression: Compression,
 }
 
 /// How columns are compressed; each as by default where it is not set.
@@ -135,6 +137,7 @@ impl Default for Layout {
             shared: false,
             codecs: Codecs::default(),
             cluster: None,
+            compression: Compression::default(),
         }
     }
 }
@@ -151,6 +154,7 @@ impl From<&ClickHouse> for Layout {
                 number: settings.codec_number.clone(),
             },
             cluster: settings.cluster.clone(),
+            compression: settings.compression.unwrap_or_default(),
             ..Self::default()
         }
     }

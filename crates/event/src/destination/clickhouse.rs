@@ -39,9 +39,12 @@ pub struct ClickHouse {
     /// The cluster that tables are made on, replicated. Experimental.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+    /// How rows are compressed on their way to the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "ttl_days",
     "columns",
     "extra_json",
@@ -50,6 +53,7 @@ const NAMES: [&str; 8] = [
     "codec_time",
     "codec_number",
     "cluster",
+    "compression",
 ];
 
 /// How long rows are kept, counted from `received_at`. Written as a number of days, or `"never"`.
@@ -78,6 +82,17 @@ impl Ttl {
             Self::Never(_) => None,
         }
     }
+}
+
+/// How rows are compressed on their way to the server. How they are kept there is the columns' [`Codec`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// LZ4: the least CPU on both sides.
+    #[default]
+    Lz4,
+    /// ZSTD at level 1: fewer bytes, for a server that is far away.
+    Zstd,
 }
 
 /// Whose table it is.
@@ -160,6 +175,7 @@ impl ClickHouse {
             "codec_number" => {
                 self.codec_number = value(name, given, "a codec such as `Gorilla, ZSTD(1)` or `LZ4`")?
             }
+            "compression" => self.compression = value(name, given, "`lz4` or `zstd`")?,
             "cluster" => self.cluster = value(name, given, "the name of a cluster")?,
             _ => return Err(unknown(Kind::ClickHouse, name, &NAMES)),
         }
@@ -178,6 +194,7 @@ impl ClickHouse {
             ("codec_time", self.codec_time.is_some()),
             ("codec_number", self.codec_number.is_some()),
             ("cluster", self.cluster.is_some()),
+            ("compression", self.compression.is_some()),
         ];
         match of_a_table.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(()),

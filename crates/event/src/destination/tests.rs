@@ -16,6 +16,7 @@ fn what_is_set_is_stored_and_nothing_else() {
         json!({"ttl_days": 90}),
         json!({"ttl_days": "never", "columns": 0, "extra_json": true}),
         json!({"layout": "shared"}),
+        json!({"compression": "zstd"}),
         json!({"layout": "own", "cluster": "main-1"}),
         json!({"codec_text": "ZSTD(3)", "codec_time": "DoubleDelta, LZ4", "codec_number": "Gorilla, ZSTD(1)"}),
     ] {
@@ -49,6 +50,14 @@ fn what_cannot_be_is_refused_with_what_would_be_right() {
         (
             json!({"codec_time": "ZSTD(1)) TTL now("}),
             "`codec_time` is a codec such as",
+        ),
+        (
+            json!({"compression": "gzip"}),
+            "`compression` is `lz4` or `zstd`, not \"gzip\"",
+        ),
+        (
+            json!({"layout": "shared", "compression": "zstd"}),
+            "`compression` is of a table of one's own",
         ),
         (json!({"cluster": "a'b"}), "`cluster` is the name of a cluster"),
         (

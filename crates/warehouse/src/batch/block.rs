@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use millrace_event::destination::Compression;
 
 use super::{RowId, SchemaMoved};
 use crate::native::frame::{self, Frames};
@@ -12,11 +13,17 @@ pub struct Block {
     rows: Vec<RowId>,
     columns: String,
     byte_size: usize,
+    compression: Compression,
     frames: Vec<Bytes>,
 }
 
 impl Block {
-    pub(crate) fn new(month: u32, rows: Vec<RowId>, columns: &[NamedColumn<'_>]) -> Self {
+    pub(crate) fn new(
+        month: u32,
+        rows: Vec<RowId>,
+        columns: &[NamedColumn<'_>],
+        compression: Compression,
+    ) -> Self {
         let mut names = String::new();
         for named in columns {
             let separator = if names.is_empty() { "" } else { ", " };
@@ -26,7 +33,7 @@ impl Block {
             names.push('`');
         }
         let count = columns.first().map_or(0, |named| named.column.len());
-        let mut frames = Frames::new();
+        let mut frames = Frames::new(compression);
         native::write_block(&mut frames, count, columns);
         let size =
             |named: &NamedColumn<'_>| named.column.byte_size() + named.name.len() + named.type_name.len() + 2;
@@ -35,6 +42,7 @@ impl Block {
             rows,
             columns: names,
             byte_size: columns.iter().map(size).sum(),
+            compression,
             frames: frames.finish(),
         }
     }
@@ -62,6 +70,11 @@ impl Block {
     /// The columns' names, quoted, as `INSERT` lists them.
     pub(crate) fn columns(&self) -> &str {
         &self.columns
+    }
+
+    /// How its frames are compressed; all of a body are in one way.
+    pub(crate) const fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// The block as it is sent.
@@ -126,6 +139,7 @@ impl Part {
         mut self,
         month: u32,
         specs: &[(&ColumnSpec, Option<&ColumnSpec>)],
+        compression: Compression,
     ) -> Result<Block, SchemaMoved> {
         let mut named = Vec::with_capacity(self.columns.len());
         for ((encoded, stored), column) in specs.iter().zip(&mut self.columns) {
@@ -142,7 +156,7 @@ impl Part {
                 column,
             });
         }
-        Ok(Block::new(month, self.rows, &named))
+        Ok(Block::new(month, self.rows, &named, compression))
     }
 }
 

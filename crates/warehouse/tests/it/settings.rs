@@ -212,6 +212,43 @@ async fn extra_json_holds_what_the_type_takes_and_extra_everything_as_it_came() 
 }
 
 #[tokio::test]
+async fn what_is_sent_in_zstd_is_read_back_as_what_is_sent_in_lz4() {
+    let place = Place::new().await;
+    // More than one frame of text that hardly gets smaller, and columns of every form.
+    let events: Vec<_> = (0..400)
+        .map(|number| {
+            let noise: String = (0..150).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+            raw(&format!(
+                r#"{{"type":"track","event":"Bought","properties":{{"noise":"{noise}","n":{number},"paid":true,
+                "tags":["a","é{number}"],"at":"2026-11-20T00:00:00Z","goods":[{{"sku":{number}}}]}}}}"#
+            ))
+        })
+        .collect();
+    let rows: Vec<_> = (0..).zip(&events).map(|(seq, event)| row(seq, event)).collect();
+    let mut held = Vec::new();
+    for compression in ["lz4", "zstd"] {
+        let table = place.table(compression);
+        let layout = Layout::from(&settings(&json!({"compression": compression})));
+        let schema = place.warehouse.create_table(&table, &layout).await;
+        write(
+            &place,
+            &table,
+            &layout,
+            &Arc::new(schema.expect("a table")),
+            &rows,
+        )
+        .await;
+        let sql = format!(
+            "SELECT count(), uniqExact(noise), groupBitXor(cityHash64(*)) FROM {}",
+            table.quoted()
+        );
+        held.push(place.rows(&sql).await);
+    }
+    assert!(held[0][0].starts_with("400\t400\t"), "{held:?}");
+    assert_eq!(held[0], held[1]);
+}
+
+#[tokio::test]
 async fn a_workspace_sees_its_own_rows_of_a_shared_table_and_the_columns_that_come_later() {
     let place = Place::empty();
     let shared = place.table("events");
