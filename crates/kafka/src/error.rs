@@ -26,6 +26,15 @@ pub enum Error {
         #[source]
         source: crate::edge::Fault,
     },
+    /// A question outside any group was not answered as expected.
+    #[error("the Kafka cluster did not answer {request}")]
+    Asked {
+        /// What was asked.
+        request: &'static str,
+        /// What came instead.
+        #[source]
+        source: Box<rskafka::client::error::Error>,
+    },
     /// No answer within the time allowed; whether it was carried out is not known.
     #[error("no answer to {request} within {seconds} s")]
     Timeout {
@@ -85,7 +94,7 @@ impl Error {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Configuration(_) => "configuration",
-            Self::Cluster { .. } | Self::Edge { .. } => "cluster",
+            Self::Cluster { .. } | Self::Edge { .. } | Self::Asked { .. } => "cluster",
             Self::Timeout { .. } => "timeout",
             Self::NoSuchTopic { .. } => "no_such_topic",
             Self::UnequalPartitions { .. } => "unequal_partitions",
@@ -100,7 +109,11 @@ impl Error {
     pub const fn retry(&self) -> bool {
         matches!(
             self,
-            Self::Cluster { .. } | Self::Edge { .. } | Self::Timeout { .. } | Self::Delivery { .. }
+            Self::Cluster { .. }
+                | Self::Edge { .. }
+                | Self::Asked { .. }
+                | Self::Timeout { .. }
+                | Self::Delivery { .. }
         )
     }
 }

@@ -1,12 +1,13 @@
 //! Kafka as Millrace uses it: the only crate that names a Kafka client.
 //!
-//! Two clients, each where it is strong. [`edge`] produces from the gateway's journal, in two requests of the protocol
+//! Each client where it is strong. [`edge`] produces from the gateway's journal, in two requests of the protocol
 //! that it speaks itself: one stream of batches per partition, no process-wide queue, no C library on the path of an
 //! answer. [`group`] consumes and [`producer`] republishes with librdkafka, which has consumer groups, commit metadata
-//! and idempotence.
+//! and idempotence. [`bounds`] asks where logs begin and end, with rskafka: from the runtime, without a thread.
 //!
 //! Nothing here knows what is in a record.
 
+pub mod bounds;
 pub mod config;
 pub mod edge;
 pub mod error;

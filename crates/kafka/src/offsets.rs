@@ -7,10 +7,10 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::bounds;
 use crate::config::Connection;
 use crate::error::Error;
 use crate::group::Committed;
-use crate::reader::partitions;
 use crate::topics::blocking;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,10 +27,11 @@ pub async fn held(
     topic: &str,
 ) -> Result<BTreeMap<u32, Committed>, Error> {
     let (connection, group, topic) = (connection.clone(), group.to_owned(), topic.to_owned());
+    let count = bounds::partitions(&connection, &topic).await?;
     blocking(move || {
         let consumer = client(&connection, &group)?;
         let mut asked = TopicPartitionList::new();
-        for partition in partitions(&consumer, &topic)? {
+        for partition in 0..i32::try_from(count).unwrap_or(i32::MAX) {
             asked.add_partition(&topic, partition);
         }
         let held = consumer

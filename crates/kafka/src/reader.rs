@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -10,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::bounds::Bounds;
 use crate::config::Connection;
 use crate::error::Error;
 use crate::group::Committed;
@@ -31,7 +31,7 @@ pub async fn read_all(
     topic: &str,
     mut visit: impl FnMut(u32, Record) + Send + 'static,
 ) -> Result<u64, Error> {
-    let ranges = ranges(connection, topic, None).await?;
+    let ranges = Bounds::new(connection, topic).ranges(None).await?;
     let visit = move |partition, record| {
         visit(partition, record);
         true
@@ -44,7 +44,7 @@ pub async fn read_all(
 /// # Errors
 /// As [`read_all`].
 pub async fn gather(connection: &Connection, topic: &str) -> Result<BTreeMap<u32, Vec<Record>>, Error> {
-    let ranges = ranges(connection, topic, None).await?;
+    let ranges = Bounds::new(connection, topic).ranges(None).await?;
     let (connection, topic) = (connection.clone(), topic.to_owned());
     blocking(move || {
         let mut gathered: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
@@ -53,58 +53,6 @@ pub async fn gather(connection: &Connection, topic: &str) -> Result<BTreeMap<u32
             true
         })?;
         Ok(gathered)
-    })
-    .await
-}
-
-/// The offsets that a topic holds now, by partition, empty partitions included; with `since_ms` (milliseconds since
-/// the epoch) from the first record of that time on.
-///
-/// # Errors
-/// The cluster cannot be reached, or there is no such topic.
-pub async fn ranges(
-    connection: &Connection,
-    topic: &str,
-    since_ms: Option<i64>,
-) -> Result<BTreeMap<u32, Range<u64>>, Error> {
-    let (connection, topic) = (connection.clone(), topic.to_owned());
-    blocking(move || {
-        let consumer = consumer(&connection)?;
-        let mut ranges = BTreeMap::new();
-        for partition in partitions(&consumer, &topic)? {
-            let (low, high) = consumer
-                .fetch_watermarks(&topic, partition, TIMEOUT)
-                .map_err(cluster("a partition's end"))?;
-            ranges.insert(partition, low..high);
-        }
-        if let Some(since_ms) = since_ms {
-            let mut asked = TopicPartitionList::new();
-            for partition in ranges.keys() {
-                asked
-                    .add_partition_offset(&topic, *partition, Offset::Offset(since_ms.max(0)))
-                    .map_err(cluster("an offset by time"))?;
-            }
-            let found = consumer
-                .offsets_for_times(asked, TIMEOUT)
-                .map_err(cluster("an offset by time"))?;
-            for element in found.elements() {
-                if let Some(range) = ranges.get_mut(&element.partition()) {
-                    range.start = match element.offset() {
-                        Offset::Offset(offset) => offset.clamp(range.start, range.end),
-                        // Nothing is as late as that.
-                        _ => range.end,
-                    };
-                }
-            }
-        }
-        let unsigned = |offset: i64| u64::try_from(offset).unwrap_or(0);
-        let range = |(partition, range): (i32, Range<i64>)| {
-            Some((
-                u32::try_from(partition).ok()?,
-                unsigned(range.start)..unsigned(range.end),
-            ))
-        };
-        Ok(ranges.into_iter().filter_map(range).collect())
     })
     .await
 }
@@ -142,63 +90,6 @@ pub async fn committed(
     Ok(held.into_iter().map(offset).collect())
 }
 
-/// Asks where the log of a topic ends, over one connection of its own.
-pub struct LogEnds {
-    consumer: Arc<BaseConsumer>,
-    topic: String,
-}
-
-impl LogEnds {
-    /// For `topic`. Connects when it is asked.
-    ///
-    /// # Errors
-    /// [`Error::Configuration`].
-    pub fn new(connection: &Connection, topic: &str) -> Result<Self, Error> {
-        let mut config = connection.librdkafka();
-        config
-            .set("group.id", "millrace-reader")
-            .set("enable.auto.commit", "false");
-        Ok(Self {
-            consumer: Arc::new(config.create().map_err(Error::Configuration)?),
-            topic: topic.to_owned(),
-        })
-    }
-
-    /// The offset that the next record of each partition will get.
-    ///
-    /// # Errors
-    /// The cluster does not answer within 20 s for one of them.
-    ///
-    /// # Cancellation
-    /// The question goes on until it is answered or late.
-    pub async fn of(&self, partitions: Vec<u32>) -> Result<BTreeMap<u32, u64>, Error> {
-        let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.clone());
-        blocking(move || {
-            let mut ends = BTreeMap::new();
-            for partition in partitions {
-                let number = i32::try_from(partition).unwrap_or(i32::MAX);
-                let (_, end) = consumer
-                    .fetch_watermarks(&topic, number, TIMEOUT)
-                    .map_err(|source| Error::Cluster {
-                        request: "a partition's end",
-                        source,
-                    })?;
-                ends.insert(partition, u64::try_from(end).unwrap_or(0));
-            }
-            Ok(ends)
-        })
-        .await
-    }
-}
-
-impl std::fmt::Debug for LogEnds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogEnds")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
-
 fn cluster(request: &'static str) -> impl Fn(KafkaError) -> Error {
     move |source| Error::Cluster { request, source }
 }
@@ -211,21 +102,6 @@ fn consumer(connection: &Connection) -> Result<BaseConsumer, Error> {
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "false");
     config.create().map_err(Error::Configuration)
-}
-
-/// The numbers of a topic's partitions.
-pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Error> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), TIMEOUT)
-        .map_err(cluster("a metadata request"))?;
-    let found = metadata.topics().iter().flat_map(|found| found.partitions());
-    let numbers: Vec<i32> = found.map(|partition| partition.id()).collect();
-    if numbers.is_empty() {
-        return Err(Error::NoSuchTopic {
-            topic: topic.to_owned(),
-        });
-    }
-    Ok(numbers)
 }
 
 fn read(

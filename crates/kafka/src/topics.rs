@@ -1,15 +1,14 @@
 //! Creating topics and growing them, and the check that partition counts agree.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_event::topic::Topics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::bounds::counts;
 use crate::config::Connection;
 use crate::error::Error;
 
@@ -219,31 +218,6 @@ async fn grow(
         }
     }
     Ok(())
-}
-
-/// Every topic of the cluster with its number of partitions.
-///
-/// # Errors
-/// The cluster cannot be reached within 20 s.
-pub async fn counts(connection: &Connection) -> Result<HashMap<String, u32>, Error> {
-    let connection = connection.clone();
-    blocking(move || {
-        let consumer: BaseConsumer = connection.librdkafka().create().map_err(Error::Configuration)?;
-        let metadata = consumer
-            .fetch_metadata(None, TIMEOUT)
-            .map_err(|source| Error::Cluster {
-                request: "a metadata request",
-                source,
-            })?;
-        let count =
-            |topic: &rdkafka::metadata::MetadataTopic| u32::try_from(topic.partitions().len()).unwrap_or(0);
-        Ok(metadata
-            .topics()
-            .iter()
-            .map(|topic| (topic.name().to_owned(), count(topic)))
-            .collect())
-    })
-    .await
 }
 
 /// Checks that the topics of an event's way exist and have one partition count; returns it.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::group::{Budget, Consumer, Event};
 use millrace_kafka::producer::Producer;
-use millrace_kafka::reader::LogEnds;
 use millrace_kafka::{Connection, topics};
 use millrace_service::{Causes, Condition, Context, Shutdown};
 use millrace_store::Redis;
@@ -69,8 +69,7 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
         context.readiness.observation("accounts"),
         shutdown.clone(),
     ));
-    let ends = LogEnds::new(&connection, &configuration.topics.transformed)
-        .context("the client for the log's ends could not be made")?;
+    let log = Bounds::new(&connection, &configuration.topics.transformed);
     while !shutdown.is_requested() {
         let producer = Producer::new(&connection).context("the producer could not be made")?;
         let writer = Writer::new(
@@ -103,7 +102,7 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
         let after = configuration.stall.after;
         let reason = tokio::select! {
             reason = session.run(consumer) => reason,
-            () = watch.run(&ends, after, &budget, &progress, &metrics) => "watch",
+            () = watch.run(&log, after, &budget, &progress, &metrics) => "watch",
         };
         metrics.sessions_ended.get_or_create(&Kind { kind: reason }).inc();
         if !shutdown.is_requested() {

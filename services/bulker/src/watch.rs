@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::group::Budget;
-use millrace_kafka::reader::LogEnds;
 use millrace_service::{Causes, Condition};
 
 use crate::claim::{Claim, Standing};
@@ -47,7 +47,7 @@ impl Watch {
     /// `condition`. Never returns.
     pub async fn run(
         &self,
-        ends: &LogEnds,
+        log: &Bounds,
         after: Duration,
         budget: &Budget,
         condition: &Condition,
@@ -57,7 +57,7 @@ impl Watch {
         loop {
             let standings = self.standings().clone();
             let partitions: Vec<_> = standings.keys().copied().collect();
-            match ends.of(partitions).await {
+            match log.ends(&partitions).await {
                 Ok(ends) => known = ends,
                 // What was known of the ends still says who has something left to do.
                 Err(error) => {

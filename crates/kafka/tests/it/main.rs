@@ -1,6 +1,7 @@
 //! Against a real broker, named by `MILLRACE_TEST_KAFKA`.
 #![expect(clippy::expect_used, reason = "what a test does not expect ends it")]
 
+mod bounds;
 mod edge;
 mod group;
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use millrace_event::Timestamp;
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::{Record, reader};
 use millrace_warehouse::TableName;
 use serde_json::json;
@@ -129,7 +130,7 @@ async fn compare(places: &Places, mut books: Books, bar: &Bar, findings: &mut Fi
 /// The records to read of a topic. An event's records are stamped after the event was received, but by other hosts.
 async fn ranges(parts: &Parts, topic: &str, since: Option<Timestamp>) -> Result<Ranges> {
     let since = since.map(|since| since.as_millis() - CLOCKS_MS);
-    Ok(reader::ranges(&parts.kafka(), topic, since).await?)
+    Ok(Bounds::new(&parts.kafka(), topic).ranges(since).await?)
 }
 
 /// From when on the transformed log still has every decision, by partition: the time of its first record where

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use millrace_event::Timestamp;
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::reader;
 use millrace_store::{WorkspaceId, Workspaces};
 use millrace_warehouse::replays;
@@ -61,7 +62,7 @@ async fn each(
     }
     let (kafka, topic) = (parts.kafka(), &parts.topics().dlq);
     let since = wanted.since.map(|since| since.as_millis() - CLOCKS_MS);
-    let mut ranges = reader::ranges(&kafka, topic, since).await?;
+    let mut ranges = Bounds::new(&kafka, topic).ranges(since).await?;
     if !wanted.places.is_empty() {
         for (partition, range) in &mut ranges {
             let of_it = wanted.places.iter().filter(|place| place.partition == *partition);

@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::group::{self, Committed};
-use millrace_kafka::{offsets, reader};
+use millrace_kafka::offsets;
 use millrace_ledger::{Assigned, Metadata, Recovery, Stop};
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ fn assign(partition: u32, held: Option<&Committed>, log: Range<u64>) -> Result<A
 
 async fn show(parts: &Parts, group: &str) -> Result<Answer> {
     let (kafka, topic) = (parts.kafka(), &parts.topics().transformed);
-    let ranges = reader::ranges(&kafka, topic, None).await?;
+    let ranges = Bounds::new(&kafka, topic).ranges(None).await?;
     let held = offsets::held(&kafka, group, topic).await?;
     let mut objects = Vec::new();
     let mut rows = Vec::new();
@@ -100,7 +101,7 @@ impl Target<'_> {
     async fn adopt(&self, at: Option<u64>, dry_run: bool, force: bool) -> Result<Answer> {
         let (kafka, topic) = (self.parts.kafka(), &self.parts.topics().transformed);
         let (group, partition) = (self.group, self.partition);
-        let ranges = reader::ranges(&kafka, topic, None).await?;
+        let ranges = Bounds::new(&kafka, topic).ranges(None).await?;
         let log = ranges
             .get(&partition)
             .with_context(|| format!("topic {topic} has no partition {partition}"))?;

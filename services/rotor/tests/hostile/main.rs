@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_event::Verdict;
+use millrace_kafka::bounds::Bounds;
 use millrace_kafka::{Record, reader};
 use millrace_testkit::process::children;
 use millrace_testkit::wait::until;
@@ -258,7 +259,7 @@ async fn came(ground: &Ground, from: u64, count: u64) -> Vec<Record> {
     let (connection, topic) = (&ground.connection, &ground.topics.transformed);
     let what = format!("{count} transformed records behind {from}");
     let there = until(&what, Duration::from_secs(300), || async {
-        let ranges = reader::ranges(connection, topic, None).await?;
+        let ranges = Bounds::new(connection, topic).ranges(None).await?;
         Ok(ranges
             .get(&PARTITION)
             .is_some_and(|range| range.end >= from + count)
