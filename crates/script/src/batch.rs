@@ -7,6 +7,7 @@ use millrace_event::FunctionCode;
 use millrace_event::frame::{Batch, Fault, Load, Outcome};
 use millrace_event::redact::Redactor;
 
+use crate::account::Account;
 use crate::console::Console;
 use crate::isolate::{Calls, Isolate};
 use crate::lanes::{Job, Share};
@@ -47,31 +48,26 @@ impl Runner {
         let Job {
             cursor, place, told, ..
         } = job;
-        let mut outcomes = Vec::new();
+        let mut outcomes = Vec::with_capacity(if job.alone { batch.records.len() } else { 0 });
         let next = || {
             let index = cursor.next();
             Some((index, batch.records.get(index)?))
         };
-        let mut left = batch.budget_ms.map(Duration::from_millis);
+        let mut account = Account {
+            clock: now(),
+            left: batch.budget_ms.map(Duration::from_millis),
+        };
         self.calls.open(told.clone());
         self.console.follow(Arc::clone(place));
-        let mut clock = now();
         while let Some((index, record)) = next() {
             place.event(index);
-            if left.is_some_and(|left| left.is_zero()) {
+            if account.is_empty() {
                 outcomes.push((index, past_budget()));
                 continue;
             }
             let loads = self.isolate.is_none();
-            let outcome = match self.ready().await {
-                Ok((isolate, calls)) => {
-                    // One look at the clock for each event: the end of one is the beginning of the next.
-                    let began = if loads { now() } else { clock };
-                    let outcome = isolate.run(index, record, began, left, calls).await;
-                    clock = now();
-                    left = left.map(|left| left.saturating_sub(clock - began));
-                    outcome.unwrap_or_else(past_budget)
-                }
+            let (isolate, calls) = match self.ready().await {
+                Ok(ready) => ready,
                 Err(fault) => {
                     // Whatever kept the code from loading would do so for each event: the rest shares the fault.
                     outcomes.push((index, Outcome::dead_letter(fault.clone())));
@@ -81,7 +77,24 @@ impl Runner {
                     break;
                 }
             };
-            outcomes.push((index, outcome));
+            if loads {
+                account.clock = now();
+            }
+            let mut swept = Vec::new();
+            if job.alone && isolate.sweeps() && record.position == 0 {
+                let records = batch.records.get(index..).unwrap_or_default();
+                swept = isolate.sweep(index, records, &mut account, calls).await;
+            }
+            if swept.is_empty() {
+                // One look at the clock for each event: the end of one is the beginning of the next.
+                swept.push(isolate.run(index, record, account, calls).await);
+                account.settle();
+            }
+            cursor.skip(swept.len() - 1);
+            let swept = swept
+                .into_iter()
+                .map(|outcome| outcome.unwrap_or_else(past_budget));
+            outcomes.extend((index..).zip(swept));
             self.isolate.take_if(|isolate| isolate.is_spent());
         }
         place.done();

@@ -117,6 +117,7 @@ impl Chain {
             lane.take(Job {
                 batch: batch.clone(),
                 cursor: Arc::clone(&cursor),
+                alone: lanes.running.len() == 1,
                 place: places.of(number),
                 told: told.clone(),
             })?;

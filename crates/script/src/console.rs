@@ -47,6 +47,9 @@ impl Console {
         inner.index = index;
         inner.position = None;
         inner.lines_left = lines;
+        if let (Some(index), Some(place)) = (index, &inner.place) {
+            place.event(index);
+        }
     }
 
     /// Tells this place from here on which function runs.

@@ -15,6 +15,7 @@ mod native;
 mod settle;
 mod signature;
 pub(crate) mod snapshot;
+mod sweep;
 mod timers;
 mod typescript;
 mod value;
@@ -27,8 +28,10 @@ use deno_core::{JsRuntime, v8};
 use millrace_event::FunctionCode;
 use millrace_event::frame::{Fault, Limits, Outcome, Record, Resume};
 
+use crate::account::Account;
 use crate::console::Console;
-use crate::isolate::call::{Passed, Turn};
+use crate::isolate::call::{Entered, Passed, Turn};
+use crate::isolate::sweep::{Loop, Sweep};
 use crate::isolate::timers::Timers;
 use crate::isolate::value::Accepted;
 use crate::watchdog::{StopReason, Stopped, Watch};
@@ -74,8 +77,11 @@ struct Parts {
     nothing: v8::Global<v8::Function>,
     /// The engine's own `JSON.stringify`.
     stringify: v8::Global<v8::Function>,
+    sweep: Loop,
     /// Events that one event may become.
     outputs: usize,
+    /// Bytes of all of them together.
+    output_bytes: usize,
 }
 
 /// Functions in an isolate of their own.
@@ -88,6 +94,9 @@ pub(crate) struct Isolate {
     stopped: Arc<StopReason>,
     console: Console,
     limits: Limits,
+    sweep: Sweep,
+    /// Whether events can be swept, for all that is known up to now.
+    sweeping: bool,
 }
 
 /// An event on its way through the chain.
@@ -110,8 +119,8 @@ enum Interrupted {
 }
 
 impl Isolate {
-    /// Runs one event, which `began` now, through the chain, within its own limits and what is `left` to its batch; `None` when the latter
-    /// ended first: it says nothing about the event.
+    /// Runs one event, whose place in the batch is `index`, through the chain, within its own limits and what is left to its
+    /// batch; `None` when the latter ended first: it says nothing about the event.
     ///
     /// # Cancellation
     /// A dropped future leaves a function in the middle of its work: drop the isolate as well.
@@ -119,17 +128,26 @@ impl Isolate {
         &mut self,
         index: usize,
         record: &Record<'_>,
-        began: Instant,
-        left: Option<Duration>,
+        account: Account,
         calls: &mut Calls,
     ) -> Option<Outcome<String>> {
         self.console.open(Some(index), self.limits.log_lines);
-        let wall = Duration::from_millis(self.limits.wall_ms);
-        let cut_short = left.is_some_and(|left| left < wall);
-        let deadline = began + left.map_or(wall, |left| left.min(wall));
         let cpu = self.limits.cpu_ms.map(Duration::from_millis);
-        self.watch.arm_event(deadline, cpu);
-        let outcome = self.through(record, deadline, calls).await;
+        self.watch
+            .arm_event(account.clock + account.wall(&self.limits), cpu);
+        self.conclude(record, account, None, calls).await
+    }
+
+    /// What comes of an event whose clocks run already, and whose first function may have been called.
+    async fn conclude(
+        &mut self,
+        record: &Record<'_>,
+        account: Account,
+        made: Option<Entered>,
+        calls: &mut Calls,
+    ) -> Option<Outcome<String>> {
+        let deadline = account.clock + account.wall(&self.limits);
+        let outcome = self.through(record, deadline, made, calls).await;
         // What a function left behind ends with its event.
         self.timers.clear();
         calls.clear();
@@ -139,7 +157,9 @@ impl Isolate {
             Err(Interrupted::Fault(fault)) => Outcome::dead_letter(*fault),
             // `through` says where the chain goes on.
             Err(Interrupted::Retry(fault, after, _)) => Outcome::retry(*fault, after.map(millis)),
-            Err(Interrupted::Stopped) if cut_short && self.stopped.get() == Some(Stopped::Wall) => {
+            Err(Interrupted::Stopped)
+                if account.cuts_short(&self.limits) && self.stopped.get() == Some(Stopped::Wall) =>
+            {
                 return None;
             }
             Err(Interrupted::Stopped) => Outcome::dead_letter(self.stop_fault()),
@@ -211,6 +231,7 @@ impl Isolate {
         &mut self,
         record: &Record<'_>,
         deadline: Instant,
+        mut made: Option<Entered>,
         calls: &mut Calls,
     ) -> Result<Outcome<String>, Interrupted> {
         let mut events = vec![Event::Text(record.event)];
@@ -228,7 +249,7 @@ impl Isolate {
                     deadline,
                     rearm: position > first || !alone,
                 };
-                match self.call(turn, event, context, calls).await {
+                match self.call(turn, event, context, made.take(), calls).await {
                     Ok(Passed::Texts(texts)) => return Ok(Outcome::forward(texts)),
                     Ok(Passed::Events(events)) => next.extend(events),
                     Ok(Passed::Dropped(fault)) => failed = Some(fault),

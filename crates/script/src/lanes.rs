@@ -21,6 +21,11 @@ impl Cursor {
     pub(crate) fn next(&self) -> usize {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// Takes so many more events, for a lane that has no other beside it.
+    pub(crate) fn skip(&self, events: usize) {
+        self.0.fetch_add(events, Ordering::Relaxed);
+    }
 }
 
 /// What one lane did of a batch.
@@ -37,6 +42,8 @@ pub(crate) struct Share {
 pub(crate) struct Job {
     pub(crate) batch: Bytes,
     pub(crate) cursor: Arc<Cursor>,
+    /// Whether no other lane takes events of this batch.
+    pub(crate) alone: bool,
     pub(crate) place: Arc<Place>,
     pub(crate) told: SyncSender<Told>,
 }

@@ -18,6 +18,7 @@ compile_error!("choose one engine: engine-v8 (default) or engine-quickjs");
 #[cfg(not(any(feature = "engine-v8", feature = "engine-quickjs")))]
 compile_error!("choose an engine: engine-v8 (default) or engine-quickjs");
 
+mod account;
 pub mod bare;
 mod batch;
 mod chain;

@@ -176,7 +176,7 @@ fn look(slots: &mut Slots, now: Instant) -> bool {
 }
 
 /// One isolate's place with the watchdog.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watch {
     slot: Arc<Mutex<Slot>>,
     shared: Arc<Shared>,

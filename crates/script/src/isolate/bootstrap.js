@@ -1,11 +1,13 @@
 // Runs once in a fresh isolate, before any function is loaded. It captures the intrinsics it uses, leaves on
 // the global object only what the language defines, and returns what the host calls later:
-// [context(recordText), retryAfter(exception)].
+// [context(recordText, event), retryAfter(exception), take(text), go(entry, takesContext, done), marks(), promised()].
 (writeLine, constantsText, web, outside) => {
   "use strict";
   const { parse, stringify } = JSON;
   const { apply, defineProperty, deleteProperty, getPrototypeOf, ownKeys } = Reflect;
   const { create, freeze } = Object;
+  const { isArray } = Array;
+  const plain = Object.prototype;
   const Text = String;
   const slice = String.prototype.slice;
 
@@ -70,8 +72,7 @@
 
   let reach;
   const unopened = () => { throw new RetryError(constants.envFault); };
-  const context = (recordText, event) => {
-    const record = parse(recordText);
+  const contextOf = (record, event) => {
     let ua;
     const ctx = {
       log,
@@ -95,6 +96,45 @@
     if (constants.envFault) defineProperty(ctx, "env", { get: unopened, enumerable: true });
     return ctx;
   };
+  const context = (recordText, event) => contextOf(parse(recordText), event);
+
+  // Several events in one entry into the engine, see sweep.rs: `take` reads them, each with its record behind it where the
+  // function takes its context, and `go` goes on behind the one it stopped at. It gives nothing when it is through or `done`
+  // wants it to stop, and else what the host has to judge.
+  let events = [];
+  let at = 0;
+  let writing = false;
+  let promises = false;
+  const take = (text) => {
+    events = parse(text);
+    at = 0;
+    return events.length;
+  };
+  const go = (entry, takesContext, done) => {
+    writing = false;
+    promises = false;
+    const { length } = events;
+    while (at < length) {
+      const event = events[at];
+      events[at++] = undefined;
+      const result = takesContext ? entry(event, contextOf(events[at++], event)) : entry(event);
+      if (promises) return [event, result];
+      let text = null;
+      if (result === undefined || result === event) {
+        writing = true;
+        text = stringify(event);
+      } else if (result !== null && result !== false && result !== "drop") {
+        if (typeof result !== "object" || isArray(result) || getPrototypeOf(result) !== plain) return [event, result];
+        writing = true;
+        text = stringify(result);
+      }
+      if (done(text)) return undefined;
+      writing = false;
+    }
+    return undefined;
+  };
+  const marks = () => (writing ? 1 : 0) + (promises ? 2 : 0);
+  const promised = () => { promises = true; };
 
   // A private field is the mark: no object made by a function can carry it without being a RetryError.
   let readAfter;
@@ -157,5 +197,5 @@
   const interfaces = ownKeys(web);
   for (let i = 0; i < interfaces.length; i++) publish(interfaces[i], web[interfaces[i]]);
 
-  return [context, retryAfter];
+  return [context, retryAfter, take, go, marks, promised];
 }

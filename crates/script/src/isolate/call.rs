@@ -22,7 +22,7 @@ pub(super) enum Passed<'a> {
 }
 
 /// How a call came back.
-enum Called {
+pub(super) enum Called {
     /// The event it was given, as it is now.
     Same(v8::Global<v8::Value>),
     /// Other events; none means dropped.
@@ -45,6 +45,15 @@ impl Called {
     }
 }
 
+/// A call that was made already, in a sweep.
+pub(super) struct Entered {
+    pub(super) called: Result<Called, Interrupted>,
+    /// Whether what went wrong did so while its result was written.
+    pub(super) writing: bool,
+    /// When its event began.
+    pub(super) began: Instant,
+}
+
 /// A call's place among those of its event.
 #[derive(Clone, Copy)]
 pub(super) struct Turn {
@@ -59,12 +68,13 @@ pub(super) struct Turn {
 }
 
 impl Isolate {
-    /// Calls one function with one event.
+    /// Calls one function with one event, or goes on with a call that was `made` already.
     pub(super) async fn call<'a>(
         &mut self,
         turn: Turn,
         event: Event<'a>,
         context: &str,
+        made: Option<Entered>,
         calls: &mut Calls,
     ) -> Result<Passed<'a>, Interrupted> {
         let position = turn.position;
@@ -73,7 +83,9 @@ impl Isolate {
         let (on_error, keeps) = (function.on_error, function.keeps);
         // Its own clock within the event's: what one function did not use is not taken from the next.
         let deadline = match function.timeout {
-            Some(timeout) => turn.deadline.min(now() + timeout),
+            Some(timeout) => turn
+                .deadline
+                .min(made.as_ref().map_or_else(now, |made| made.began) + timeout),
             None => turn.deadline,
         };
         if turn.rearm || function.timeout.is_some() {
@@ -93,7 +105,13 @@ impl Isolate {
         };
         // What goes wrong while the results are written is the event's end, whatever the function says of its errors.
         let mut writing = false;
-        let entered = self.enter(turn, &event, context, &mut writing);
+        let entered = match made {
+            Some(made) => {
+                writing = made.writing;
+                made.called
+            }
+            None => self.enter(turn, &event, context, &mut writing),
+        };
         let called = match entered {
             Err(interrupted) if writing => return Err(interrupted),
             Ok(Called::Waiting(promise, given)) => self.wait(position, promise, given, deadline, calls).await,
@@ -139,7 +157,6 @@ impl Isolate {
         context: &str,
         writing: &mut bool,
     ) -> Result<Called, Interrupted> {
-        let limit = self.limits.output_bytes;
         self.within(position, |scope, parts| {
             let event = value::parsed(scope, event)?;
             let this = v8::undefined(scope).into();
@@ -153,36 +170,7 @@ impl Isolate {
             } else {
                 entry.call(scope, this, &[event])?
             };
-            // Microtasks that the call left behind are its own: they run on its clock.
-            scope.perform_microtask_checkpoint();
-            let result = match v8::Local::<v8::Promise>::try_from(returned) {
-                Err(_) => returned,
-                Ok(promise) if promise.state() == v8::PromiseState::Fulfilled => promise.result(scope),
-                Ok(promise) => {
-                    let nothing = v8::Local::new(scope, &parts.nothing);
-                    promise.catch(scope, nothing)?;
-                    let promise = v8::Global::new(scope, promise);
-                    return Some(Ok(Called::Waiting(promise, v8::Global::new(scope, event))));
-                }
-            };
-            let accepted = match parts.accept(scope, position, result, event) {
-                Ok(accepted) => accepted,
-                Err(fault) => return Some(Err(fault)),
-            };
-            let values = match &accepted {
-                Accepted::Same(value) => std::slice::from_ref(value),
-                Accepted::Others(values) => values.as_slice(),
-            };
-            if !last || values.is_empty() {
-                return Some(Ok(Called::kept(scope, accepted)));
-            }
-            *writing = true;
-            let texts = value::texts(scope, &parts.stringify, values, limit)?;
-            Some(
-                texts
-                    .map(Called::Texts)
-                    .map_err(|(code, text)| parts.blame(position, code, text)),
-            )
+            parts.judged(scope, (position, last), returned, event, writing)
         })
     }
 
@@ -260,6 +248,50 @@ impl Isolate {
                 ))))
             }
         }
+    }
+}
+
+impl Parts {
+    /// What a call gave. `last` says whether nothing comes behind it: then its results are written, and `writing` says whether
+    /// it came to that.
+    pub(super) fn judged<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        (position, last): (usize, bool),
+        returned: v8::Local<'s, v8::Value>,
+        event: v8::Local<'s, v8::Value>,
+        writing: &mut bool,
+    ) -> Option<Result<Called, Fault>> {
+        // Microtasks that the call left behind are its own: they run on its clock.
+        scope.perform_microtask_checkpoint();
+        let result = match v8::Local::<v8::Promise>::try_from(returned) {
+            Err(_) => returned,
+            Ok(promise) if promise.state() == v8::PromiseState::Fulfilled => promise.result(scope),
+            Ok(promise) => {
+                let nothing = v8::Local::new(scope, &self.nothing);
+                promise.catch(scope, nothing)?;
+                let promise = v8::Global::new(scope, promise);
+                return Some(Ok(Called::Waiting(promise, v8::Global::new(scope, event))));
+            }
+        };
+        let accepted = match self.accept(scope, position, result, event) {
+            Ok(accepted) => accepted,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let values = match &accepted {
+            Accepted::Same(value) => std::slice::from_ref(value),
+            Accepted::Others(values) => values.as_slice(),
+        };
+        if !last || values.is_empty() {
+            return Some(Ok(Called::kept(scope, accepted)));
+        }
+        *writing = true;
+        let texts = value::texts(scope, &self.stringify, values, self.output_bytes)?;
+        Some(
+            texts
+                .map(Called::Texts)
+                .map_err(|(code, text)| self.blame(position, code, text)),
+        )
     }
 }
 

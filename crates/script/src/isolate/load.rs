@@ -14,6 +14,7 @@ use super::fault::{Described, describe, duration};
 use super::native::natives;
 use super::settle::{Settled, settle};
 use super::signature::takes_context;
+use super::sweep::{Loop, Sweep};
 use super::timers::Timers;
 use super::typescript::strip;
 use super::{Calls, Function, Isolate, OnError, Parts};
@@ -69,6 +70,8 @@ struct Ground {
     retry_after: v8::Global<v8::Function>,
     nothing: v8::Global<v8::Function>,
     stringify: v8::Global<v8::Function>,
+    sweep: Loop,
+    promised: v8::Global<v8::Function>,
 }
 
 impl Isolate {
@@ -94,7 +97,8 @@ impl Isolate {
         let limit = Duration::from_millis(load.limits.wall_ms);
         let timers = Timers::default();
         calls.attach(&mut runtime);
-        let ground = ground(&mut runtime, load, console, &timers)?;
+        let sweep = Sweep::new(watch.clone(), timers.clone(), console.clone(), load.limits);
+        let ground = ground(&mut runtime, load, console, &timers, &sweep)?;
         let mut functions = Vec::with_capacity(load.functions.len());
         for (position, source) in load.functions.iter().enumerate() {
             let loaded = function(&mut runtime, &timers, calls, &watch, limit, position, source).await;
@@ -118,14 +122,31 @@ impl Isolate {
             retry_after,
             nothing,
             stringify,
+            sweep: sweep_loop,
+            promised,
         } = ground;
+        // One function that is not known to give promises; whether it makes some is told while it runs. The engine makes
+        // promises by a slower way where it has to tell.
+        let sweeping = entered(&mut runtime, |scope| {
+            let alone = match functions.as_slice() {
+                [only] => !v8::Local::new(scope, &only.entry).is_async_function(),
+                _ => false,
+            };
+            if alone {
+                let promised = v8::Local::new(scope, &promised);
+                scope.set_promise_hooks(Some(promised), None, None, None);
+            }
+            Some(Ok(alone))
+        })?;
         let parts = Parts {
             functions,
             context,
             retry_after,
             nothing,
             stringify,
+            sweep: sweep_loop,
             outputs: load.limits.outputs,
+            output_bytes: load.limits.output_bytes,
         };
         Ok(Self {
             parts,
@@ -135,6 +156,8 @@ impl Isolate {
             timers,
             console: console.clone(),
             limits: load.limits,
+            sweep,
+            sweeping,
         })
     }
 }
@@ -164,7 +187,13 @@ fn guard_heap(runtime: &mut JsRuntime, stopped: &Arc<StopReason>) {
 }
 
 /// Clears the global object and prepares what the host calls.
-fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Timers) -> Result<Ground, Fault> {
+fn ground(
+    runtime: &mut JsRuntime,
+    load: &Load,
+    console: &Console,
+    timers: &Timers,
+    sweep: &Sweep,
+) -> Result<Ground, Fault> {
     let failed = |what: String| Fault::new(FunctionCode::Configuration, format!("bootstrap: {what}"));
     let constants = Constants {
         workspace: &load.workspace,
@@ -188,7 +217,7 @@ fn ground(runtime: &mut JsRuntime, load: &Load, console: &Console, timers: &Time
     scope
         .get_current_context()
         .set_allow_generation_from_strings(false);
-    let made = prepared(scope, [&web, &outside, &bootstrap], &constants, console);
+    let made = prepared(scope, [&web, &outside, &bootstrap], &constants, console, sweep);
     made.ok_or_else(|| {
         let text = scope
             .message()
@@ -202,6 +231,7 @@ fn prepared(
     scripts: [&v8::Global<v8::Value>; 3],
     constants: &str,
     console: &Console,
+    sweep: &Sweep,
 ) -> Option<Ground> {
     let stringify = stringify(scope)?;
     let [web, outside, bootstrap] =
@@ -215,14 +245,26 @@ fn prepared(
     let outside = outside.call(scope, this, &[natives.into()])?;
     let made = bootstrap.call(scope, this, &[write_line.into(), constants.into(), web, outside])?;
     let made = v8::Local::<v8::Array>::try_from(made).ok()?;
-    let context = v8::Local::<v8::Function>::try_from(made.get_index(scope, 0)?).ok()?;
-    let retry_after = v8::Local::<v8::Function>::try_from(made.get_index(scope, 1)?).ok()?;
+    let mut functions = Vec::with_capacity(6);
+    for index in 0..made.length() {
+        let function = v8::Local::<v8::Function>::try_from(made.get_index(scope, index)?).ok()?;
+        functions.push(v8::Global::new(scope, function));
+    }
+    let [context, retry_after, take, go, marks, promised] = <[_; 6]>::try_from(functions).ok()?;
     let nothing = v8::Function::new(scope, do_nothing)?;
+    let done = sweep.function(scope)?;
     Some(Ground {
-        context: v8::Global::new(scope, context),
-        retry_after: v8::Global::new(scope, retry_after),
+        context,
+        retry_after,
         nothing: v8::Global::new(scope, nothing),
         stringify: v8::Global::new(scope, stringify),
+        sweep: Loop {
+            take,
+            go,
+            marks,
+            done: v8::Global::new(scope, done),
+        },
+        promised,
     })
 }
 

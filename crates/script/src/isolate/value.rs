@@ -78,7 +78,7 @@ fn is_event(value: v8::Local<'_, v8::Value>) -> bool {
 }
 
 /// A fault's code and message.
-type Refused = (FunctionCode, String);
+pub(super) type Refused = (FunctionCode, String);
 
 /// Writes values as JSON text of at most `limit` bytes together. `None` when the engine threw (a cycle, a BigInt,
 /// a `toJSON` of the function).
@@ -96,21 +96,34 @@ pub(super) fn texts(
     let this = v8::undefined(scope).into();
     let stringify = v8::Local::new(scope, stringify);
     for value in values {
-        let text = stringify.call(scope, this, &[*value])?;
-        let Ok(text) = v8::Local::<v8::String>::try_from(text) else {
-            return Some(Err(no_object()));
+        let written = stringify.call(scope, this, &[*value])?;
+        let text = match text(scope, written, left) {
+            Ok(text) => text,
+            Err((FunctionCode::OutputLimit, _)) => return Some(Err(too_large(limit))),
+            Err(refused) => return Some(Err(refused)),
         };
-        // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
-        if text.length() > left {
-            return Some(Err(too_large(limit)));
-        }
-        let text = text.to_rust_string_lossy(scope);
-        if let Err(refused) = counted(&text, &mut left, limit) {
-            return Some(Err(refused));
-        }
+        left -= text.len();
         texts.push(text);
     }
     Some(Ok(texts))
+}
+
+/// What `JSON.stringify` gave for an event, which may have `limit` bytes.
+pub(super) fn text(
+    scope: &v8::PinScope<'_, '_>,
+    written: v8::Local<'_, v8::Value>,
+    limit: usize,
+) -> Result<String, Refused> {
+    let Ok(text) = v8::Local::<v8::String>::try_from(written) else {
+        return Err(no_object());
+    };
+    // One UTF-16 unit is at least one byte of UTF-8: too long is known before anything is copied.
+    if text.length() > limit {
+        return Err(too_large(limit));
+    }
+    let text = text.to_rust_string_lossy(scope);
+    counted(&text, &mut { limit }, limit)?;
+    Ok(text)
 }
 
 /// As [`texts`], of events that may be text already.

@@ -8,6 +8,7 @@ mod limits;
 mod outside;
 mod reach;
 mod snapshot;
+mod sweep;
 mod typescript;
 mod web;
 
