@@ -11,7 +11,7 @@ from . import console
 from .failure import Failure
 from .layout import ROOT, Layout
 
-TARGETS = ("body", "encode", "journal")
+TARGETS = ("body", "encode", "head", "journal")
 TOOLCHAIN = "nightly"
 MOST_BYTES = 65536
 """Longest input: nothing in a target behaves differently beyond it."""
@@ -30,15 +30,20 @@ def run(arguments: List[str]) -> None:
     artifacts.mkdir(exist_ok=True)
     inputs = found / "corpus"
     inputs.mkdir(exist_ok=True)
-    argv = ["cargo", f"+{TOOLCHAIN}", "fuzz", "run", "--fuzz-dir", "fuzz", "--features", chosen.target]
     # The code is safe Rust: panics are what there is to find, and no sanitizer is needed for those.
-    argv += ["--sanitizer", "none", "--target-dir", str(_target()), chosen.target]
+    how = ["--fuzz-dir", "fuzz", "--features", chosen.target, "--sanitizer", "none", "--target-dir", _target()]
+    how += [chosen.target]
+    argv = ["cargo", f"+{TOOLCHAIN}", "fuzz", "run", *how]
     argv += [str(inputs), str(ROOT / "fuzz" / "corpus" / chosen.target), "--"]
     argv += [f"-max_total_time={chosen.seconds}", f"-max_len={MOST_BYTES}", "-timeout=20", "-rss_limit_mb=2048"]
     argv += [f"-artifact_prefix={artifacts}/", "-print_final_stats=1"]
-    console.heading(f"fuzzing {chosen.target} for {chosen.seconds} s; the first build takes minutes")
     # The toolchain that cargo is told stands before the one of the repository.
     environment = {name: value for name, value in os.environ.items() if name != "RUSTUP_TOOLCHAIN"}
+    console.heading(f"building the target {chosen.target}; the first build takes minutes")
+    build = ["cargo", f"+{TOOLCHAIN}", "fuzz", "build", *how]
+    if subprocess.run(build, cwd=ROOT, env=environment).returncode != 0:
+        raise Failure(f"`{chosen.target}` cannot be built")
+    console.heading(f"fuzzing {chosen.target} for {chosen.seconds} s")
     code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     if code != 0:
         raise Failure(

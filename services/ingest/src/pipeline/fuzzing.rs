@@ -1,14 +1,16 @@
 //! The pipeline's part of the fuzz target `body`.
 
-use millrace_event::Timestamp;
 use millrace_event::json::{Kind as JsonKind, Value};
+use millrace_event::{KeyKind, Timestamp};
 use millrace_store::keys::IpPolicy;
+use millrace_store::rules::{Alias, AliasMode};
 use serde_json::value::RawValue;
 
 use super::event::{self, EventLimits, Terms};
-use super::{Clocks, Shape, decode, mend};
+use super::types::Fixed;
+use super::{Clocks, Shape, decode, mend, rules, types};
 
-/// Takes a decoded body apart and judges each event of it.
+/// Takes a decoded body apart and judges each event of it, its names and the types of its fields included.
 #[expect(clippy::expect_used, reason = "a fuzz target reports by panicking")]
 pub(crate) fn events(body: &[u8], shape: Shape) {
     let (limits, clocks) = (EventLimits::default(), Clocks::default());
@@ -27,10 +29,17 @@ pub(crate) fn events(body: &[u8], shape: Shape) {
         },
     };
     let _key = envelope.write_key();
+    let aliases = [AliasMode::Both, AliasMode::New].map(|mode| Alias {
+        old: format!("old_{mode}"),
+        new: format!("new_{mode}"),
+        mode,
+    });
+    let required = ["brand".to_owned()];
+    let mut known = Fixed::default();
     let terms = Terms {
         limits: &limits,
         clocks: &clocks,
-        aliases: &[],
+        aliases: &aliases,
         received_at: Timestamp::clamped_from_millis(1_800_000_000_000),
         is_import: false,
         ip: IpPolicy::Anonymize,
@@ -46,5 +55,10 @@ pub(crate) fn events(body: &[u8], shape: Shape) {
             !prepared.message_id.is_empty() && !prepared.key.is_empty(),
             "{text}"
         );
+        let _missing = rules::missing(Value::from(read), &required);
+        for kind in [KeyKind::Server, KeyKind::Browser] {
+            let said = types::read(Value::from(read), prepared.person.as_deref(), kind, &known);
+            known.extend(said.into_unknown());
+        }
     }
 }

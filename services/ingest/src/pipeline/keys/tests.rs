@@ -114,7 +114,7 @@ async fn a_stranger_who_makes_keys_up_drives_no_known_one_out_of_memory() {
     let fresh = Found::key(Key::clone(&answer), Duration::from_secs(60));
     assert!(keys.learn(&known, fresh, 0).is_some());
     for number in 0..20 {
-        let id: KeyId = format!("wk_made_up_{number}").parse().unwrap();
+        let id: KeyId = format!("wk_madeup{number}").parse().unwrap();
         let absent = Found::absent(Duration::from_secs(60));
         assert!(keys.learn(&id, absent, 0).is_some());
         assert!(
