@@ -277,7 +277,8 @@ impl Batch {
             let known = schema.columns();
             known.get(position).or_else(|| added.get(position - known.len()))
         };
-        let part = self.parts.entry(month).or_default();
+        let compression = self.compression;
+        let part = self.parts.entry(month).or_insert_with(|| Part::new(compression));
         let cells = cells.iter().map(|(position, cell)| (*position, cell));
         if self.scratch.extra.is_empty() {
             part.append(row.id, cells, spec);
@@ -285,6 +286,9 @@ impl Batch {
             let extra = Cell::Text(Cow::Borrowed(&self.scratch.extra));
             part.append(row.id, cells.chain([(self.core.extra, &extra)]), spec);
         }
+        // Columns that the table does not have yet may get another type there: until that is known nothing is written.
+        let columns = added.is_empty().then(|| schema.columns());
+        part.count(row.event.get().len(), columns);
         self.rows += 1;
     }
 
@@ -321,7 +325,7 @@ impl Batch {
         }
         self.parts
             .into_iter()
-            .map(|(month, part)| part.finish(month, &specs, self.compression))
+            .map(|(month, part)| part.finish(month, &specs))
             .collect()
     }
 }

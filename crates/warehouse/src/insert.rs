@@ -19,7 +19,10 @@ use crate::native::frame;
 ///
 /// A replicated table (experimental) answers once most replicas have the block, one block after another, so that the
 /// question, which asks for sequential consistency, sees it on any of them. Other tables pass over that.
-const SETTINGS: [(&str, &str); 9] = [
+///
+/// However many rows an insert brings, the server puts them together to one block, which is written or not, under its
+/// token.
+const SETTINGS: [(&str, &str); 11] = [
     ("async_insert", "0"),
     ("deduplicate_insert", "enable"),
     ("insert_deduplicate", "1"),
@@ -29,6 +32,8 @@ const SETTINGS: [(&str, &str); 9] = [
     ("input_format_null_as_default", "0"),
     ("insert_quorum", "auto"),
     ("insert_quorum_parallel", "0"),
+    ("min_insert_block_size_rows", "1000000000"),
+    ("min_insert_block_size_bytes", "0"),
 ];
 
 /// The client's own time-out comes first, because only that one ends its background task.

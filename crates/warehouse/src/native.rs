@@ -7,6 +7,7 @@
 mod column;
 pub mod frame;
 
+use crate::schema::ColumnSpec;
 pub use column::{Cell, Column, WrongCell};
 
 /// A column of a block: what it is called, the type as the server spells it, and its values.
@@ -18,6 +19,17 @@ pub struct NamedColumn<'a> {
     pub type_name: &'a str,
     /// Its values, as many as the block has rows.
     pub column: &'a Column,
+}
+
+impl<'a> NamedColumn<'a> {
+    /// The values of a table's column.
+    pub fn new(spec: &'a ColumnSpec, column: &'a Column) -> Self {
+        Self {
+            name: &spec.name,
+            type_name: &spec.type_name,
+            column,
+        }
+    }
 }
 
 /// Where the bytes of a block go.

@@ -5,6 +5,9 @@
 //! does not fit the new type is `NULL` or empty in the new column and still there in the old one. Both columns carry a
 //! comment that says so. Every step can be repeated, so a move that was interrupted is gone on with by the same call.
 //!
+//! Events that were on their way with a value of the old type find the old column too ([`kept_for`]), as those that came
+//! before them; the same call again brings such values into the new one.
+//!
 //! Names are changed while no insert runs: one that began before would leave its values in neither column (tried). The
 //! table refuses inserts for that moment, as if it had too many parts; who inserts comes again.
 
@@ -97,16 +100,13 @@ impl Retype {
             return Ok(Some(plan(found.column_type.clone(), false)));
         }
         // Moved before: the old values may not all be in the new column yet.
-        let words = ["string", "number", "boolean", "date_time"];
-        let kept = words
-            .iter()
-            .find_map(|old| schema.get(&format!("_{column}_{old}")));
+        let kept = WORDS.iter().find_map(|old| schema.get(&kept_name(column, old)));
         Ok(kept.map(|kept| plan(kept.column_type.clone(), true)))
     }
 
     /// The column that keeps the values as they were.
     pub fn kept(&self) -> String {
-        format!("_{}_{}", self.column, word(&self.from).unwrap_or("before"))
+        kept_name(&self.column, word(&self.from).unwrap_or("before"))
     }
 
     fn staged(&self) -> String {
@@ -169,7 +169,7 @@ impl Retype {
     fn comment(&self) -> String {
         format!(
             "{} COMMENT COLUMN `{}` 'was {}; values from then that do not fit are in {}', COMMENT COLUMN `{}` \
-             'what {} held as {}; nothing is written to it any more'",
+             'what {} held as {}, and what still comes as that'",
             self.alter(),
             self.column,
             quoteless(&self.from),
@@ -238,6 +238,18 @@ impl Retype {
             ],
         }
     }
+}
+
+/// The words of [`word`].
+const WORDS: [&str; 4] = ["string", "number", "boolean", "date_time"];
+
+fn kept_name(column: &str, word: &str) -> String {
+    format!("_{column}_{word}")
+}
+
+/// Where the values are that a column had before it was moved: names of columns, for a table may have none of them.
+pub(crate) fn kept_for(column: &str) -> impl Iterator<Item = String> {
+    WORDS.into_iter().map(move |word| kept_name(column, word))
 }
 
 /// A type's word in the name of the column that keeps its values; nothing for those that are not moved.
@@ -379,8 +391,7 @@ mod tests {
                 "ALTER TABLE `db`.`events` RENAME COLUMN `price` TO `_price_string`, RENAME COLUMN `_new_price` TO `price`",
                 "ALTER TABLE `db`.`events` RESET SETTING max_parts_in_total",
                 "ALTER TABLE `db`.`events` COMMENT COLUMN `price` 'was String; values from then that do not fit are in \
-                 _price_string', COMMENT COLUMN `_price_string` 'what price held as String; nothing is written to it any \
-                 more'",
+                 _price_string', COMMENT COLUMN `_price_string` 'what price held as String, and what still comes as that'",
                 "ALTER TABLE `db`.`events` UPDATE `price` = multiIf(toString(`_price_string`) = 'true', true, \
                  toString(`_price_string`) = 'false', false, NULL) WHERE isNull(`price`) AND `_price_string` != ''",
             ]

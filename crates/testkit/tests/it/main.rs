@@ -9,6 +9,7 @@ mod load;
 mod oracle;
 mod outage;
 mod replay;
+mod retype;
 mod traces;
 mod twins;
 

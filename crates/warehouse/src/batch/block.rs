@@ -6,7 +6,12 @@ use crate::native::frame::{self, Frames};
 use crate::native::{self, Cell, Column, NamedColumn};
 use crate::schema::ColumnSpec;
 
-/// One Native block of one table partition, compressed and ready to be sent.
+/// Bytes of events' text that become one piece of a block. Columns in the making are as large as that, however large the
+/// block is: memory that is used again while the processor still has it, instead of pages that the kernel must clear.
+pub(super) const PIECE_BYTES: usize = 4 << 20;
+
+/// The rows of one table partition as one insert takes them, compressed and ready to be sent: blocks of the Native
+/// format behind one another, which the server puts together to one.
 #[derive(Clone, Debug)]
 pub struct Block {
     month: u32,
@@ -24,27 +29,9 @@ impl Block {
         columns: &[NamedColumn<'_>],
         compression: Compression,
     ) -> Self {
-        let mut names = String::new();
-        for named in columns {
-            let separator = if names.is_empty() { "" } else { ", " };
-            names.push_str(separator);
-            names.push('`');
-            names.push_str(named.name);
-            names.push('`');
-        }
-        let count = columns.first().map_or(0, |named| named.column.len());
-        let mut frames = Frames::new(compression);
-        native::write_block(&mut frames, count, columns);
-        let size =
-            |named: &NamedColumn<'_>| named.column.byte_size() + named.name.len() + named.type_name.len() + 2;
-        Self {
-            month,
-            rows,
-            columns: names,
-            byte_size: columns.iter().map(size).sum(),
-            compression,
-            frames: frames.finish(),
-        }
+        let mut pieces = Pieces::new(compression);
+        pieces.write(columns);
+        pieces.into_block(month, rows, columns.iter().map(|named| named.name))
     }
 
     /// The table partition, as `toYYYYMM` shows it.
@@ -88,15 +75,77 @@ impl Block {
     }
 }
 
+/// Native blocks behind one another.
+#[derive(Debug)]
+struct Pieces {
+    frames: Frames,
+    compression: Compression,
+    byte_size: usize,
+}
+
+impl Pieces {
+    fn new(compression: Compression) -> Self {
+        Self {
+            frames: Frames::new(compression),
+            compression,
+            byte_size: 0,
+        }
+    }
+
+    fn write(&mut self, columns: &[NamedColumn<'_>]) {
+        let count = columns.first().map_or(0, |named| named.column.len());
+        native::write_block(&mut self.frames, count, columns);
+        let size =
+            |named: &NamedColumn<'_>| named.column.byte_size() + named.name.len() + named.type_name.len() + 2;
+        self.byte_size += columns.iter().map(size).sum::<usize>();
+    }
+
+    /// A block with these columns: all that any of its pieces has.
+    fn into_block<'n>(self, month: u32, rows: Vec<RowId>, names: impl Iterator<Item = &'n str>) -> Block {
+        let mut columns = String::new();
+        for name in names {
+            let separator = if columns.is_empty() { "" } else { ", " };
+            columns.push_str(separator);
+            columns.push('`');
+            columns.push_str(name);
+            columns.push('`');
+        }
+        Block {
+            month,
+            rows,
+            columns,
+            byte_size: self.byte_size,
+            compression: self.compression,
+            frames: self.frames.finish(),
+        }
+    }
+}
+
 /// The rows of one partition while they come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Part {
     rows: Vec<RowId>,
-    /// By position in the schema, added columns behind; `None` where no row has a value.
+    /// What was written of them.
+    pieces: Pieces,
+    /// How many that are.
+    written: usize,
+    /// By position in the schema, added columns behind; `None` where no row has a value. Without what was written.
     columns: Vec<Option<Column>>,
+    /// Bytes of text in them.
+    pending: usize,
 }
 
 impl Part {
+    pub(super) fn new(compression: Compression) -> Self {
+        Self {
+            rows: Vec::new(),
+            pieces: Pieces::new(compression),
+            written: 0,
+            columns: Vec::new(),
+            pending: 0,
+        }
+    }
+
     /// Adds a row whose cells were made for these very columns.
     pub(super) fn append<'s, 'c>(
         &mut self,
@@ -104,7 +153,7 @@ impl Part {
         cells: impl Iterator<Item = (usize, &'c Cell<'c>)>,
         spec: impl Fn(usize) -> Option<&'s ColumnSpec>,
     ) {
-        let row = self.rows.len();
+        let row = self.rows.len() - self.written;
         for (position, cell) in cells {
             if self.columns.len() <= position {
                 self.columns.resize_with(position + 1, || None);
@@ -127,11 +176,34 @@ impl Part {
         self.rows.push(id);
     }
 
+    /// Takes note of the text that the row which was added last came from. Where that makes a piece, it is written;
+    /// `columns` are those of the table, and all that any row has.
+    pub(super) fn count(&mut self, bytes: usize, columns: Option<&[ColumnSpec]>) {
+        self.pending += bytes;
+        let Some(columns) = columns.filter(|_| self.pending >= PIECE_BYTES) else {
+            return;
+        };
+        let rows = self.rows.len() - self.written;
+        let mut named = Vec::with_capacity(self.columns.len());
+        for (spec, column) in columns.iter().zip(&mut self.columns) {
+            if let Some(column) = column.as_mut().filter(|column| !column.is_empty()) {
+                column.pad_to(rows);
+                named.push(NamedColumn::new(spec, column));
+            }
+        }
+        self.pieces.write(&named);
+        self.columns.iter_mut().flatten().for_each(Column::clear);
+        self.written = self.rows.len();
+        self.pending = 0;
+    }
+
     pub(super) fn byte_size(&self) -> usize {
-        let rows = self.rows.len();
-        let size =
-            |column: &Column| column.byte_size() + (rows - column.len()) * column.byte_size_of_missing();
-        self.columns.iter().flatten().map(size).sum()
+        let rows = self.rows.len() - self.written;
+        let size = |column: &Column| match column.is_empty() {
+            true => 0,
+            false => column.byte_size() + (rows - column.len()) * column.byte_size_of_missing(),
+        };
+        self.pieces.byte_size + self.columns.iter().flatten().map(size).sum::<usize>()
     }
 
     /// The block, with the types that the table has. Columns without any value are left to their defaults.
@@ -139,8 +211,9 @@ impl Part {
         mut self,
         month: u32,
         specs: &[(&ColumnSpec, Option<&ColumnSpec>)],
-        compression: Compression,
     ) -> Result<Block, SchemaMoved> {
+        let rows = self.rows.len() - self.written;
+        let mut names = Vec::with_capacity(self.columns.len());
         let mut named = Vec::with_capacity(self.columns.len());
         for ((encoded, stored), column) in specs.iter().zip(&mut self.columns) {
             let Some(column) = column else { continue };
@@ -149,14 +222,16 @@ impl Part {
                     column: encoded.name.clone(),
                 });
             };
-            column.pad_to(self.rows.len());
-            named.push(NamedColumn {
-                name: &stored.name,
-                type_name: &stored.type_name,
-                column,
-            });
+            names.push(stored.name.as_str());
+            if !column.is_empty() {
+                column.pad_to(rows);
+                named.push(NamedColumn::new(stored, column));
+            }
         }
-        Ok(Block::new(month, self.rows, &named, compression))
+        if rows > 0 {
+            self.pieces.write(&named);
+        }
+        Ok(self.pieces.into_block(month, self.rows, names.into_iter()))
     }
 }
 

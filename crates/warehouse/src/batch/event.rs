@@ -9,6 +9,7 @@ use super::{Batch, Row, RowError, RowErrorKind};
 use crate::column_type::{ColumnType, Scalar};
 use crate::layout;
 use crate::native::Cell;
+use crate::retype;
 use crate::schema::{ColumnSpec, Dialect};
 use crate::value::{self, DateTime, Fit};
 
@@ -303,9 +304,26 @@ impl<'b, 'a> Staging<'b, 'a> {
             Fit::Extra => self.keep(name, value),
             Fit::Conflict => {
                 let (stored, found) = (spec.type_name.clone(), value::name_of_kind(value));
-                self.fail(name, RowErrorKind::Conflict { stored, found });
+                match self.before_the_move(name, value) {
+                    Some((position, cell)) => self.put(position, cell),
+                    None => self.fail(name, RowErrorKind::Conflict { stored, found }),
+                }
             }
         }
+    }
+
+    /// The column that a field's values were in before it was moved to another type, where this value is one of those.
+    fn before_the_move(&self, name: &str, value: Value<'a>) -> Option<(usize, Cell<'a>)> {
+        retype::kept_for(name).find_map(|kept| {
+            let position = self.batch.schema.position(&kept)?;
+            match value::fit(&self.spec(position)?.column_type, value) {
+                Fit::Column {
+                    cell,
+                    keep_source: false,
+                } => Some((position, cell)),
+                _ => None,
+            }
+        })
     }
 
     /// The columns that every row has whatever its event says.

@@ -107,6 +107,22 @@ impl Column {
         self.rows == 0
     }
 
+    /// Takes all values out; what they lay in is kept for the next ones.
+    pub fn clear(&mut self) {
+        self.rows = 0;
+        if let Some(nulls) = &mut self.nulls {
+            nulls.clear();
+        }
+        match &mut self.values {
+            Values::Fixed { bytes, .. } | Values::Text(bytes) => bytes.clear(),
+            Values::Dictionary(dictionary) => dictionary.clear(),
+            Values::Array { ends, items } => {
+                ends.clear();
+                items.clear();
+            }
+        }
+    }
+
     /// Adds a value.
     ///
     /// # Errors
@@ -246,6 +262,17 @@ impl Dictionary {
             indexes: Vec::new(),
             last: (String::new(), 0),
         }
+    }
+
+    fn clear(&mut self) {
+        self.positions.clear();
+        self.keys.clear();
+        write_varint(&mut self.keys, 0);
+        if !self.nullable {
+            self.positions.insert("".into(), 0);
+        }
+        self.indexes.clear();
+        self.last.0.clear();
     }
 
     fn push(&mut self, text: &str) {

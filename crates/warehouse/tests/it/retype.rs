@@ -167,3 +167,31 @@ async fn no_row_that_is_written_meanwhile_is_missing_or_has_lost_its_value() {
         [format!("{written}\t{written}\t{written}")]
     );
 }
+
+#[tokio::test]
+async fn values_of_the_old_type_that_come_late_are_with_those_from_before_until_the_move_is_repeated() {
+    let place = Place::new().await;
+    let (table, _) = place.events().await;
+    write(&place, &table, 0, r#""0""#).await.expect("written");
+    let to = "Nullable(Float64)";
+    retype(&place, &table, to).await;
+    write(&place, &table, 1, "1").await.expect("of the new type");
+    write(&place, &table, 2, r#""2""#).await.expect("of the old type");
+    write(&place, &table, 3, r#""three""#)
+        .await
+        .expect("of the old type");
+    let held = async || {
+        let sql = format!("SELECT v, _v_string FROM {} ORDER BY _seq", table.quoted());
+        place.rows(&sql).await
+    };
+    assert_eq!(held().await, ["0\t0", "1\t", "\\N\t2", "\\N\tthree"]);
+    retype(&place, &table, to).await;
+    assert_eq!(held().await, ["0\t0", "1\t", "2\t2", "\\N\tthree"]);
+
+    // What is of neither type is refused as ever, with the name that the event has for it.
+    let schema = Arc::new(Schema::read(&place.warehouse, &table).await.expect("a schema"));
+    let event = raw(r#"{"type":"track","properties":{"v":true}}"#);
+    let encoded = place.encode(&table, &schema, &[row(4, &event)]).await;
+    assert!(encoded.blocks.is_empty());
+    assert_eq!(encoded.refused[0].1.field, "v");
+}
