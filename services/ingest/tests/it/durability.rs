@@ -202,6 +202,50 @@ async fn sigterm_under_load_ships_everything_that_was_answered_and_ends_with_0()
 }
 
 #[tokio::test]
+async fn a_request_that_began_before_sigterm_is_answered_closes_its_connection_and_is_shipped() {
+    let mut pipeline = start(Vec::new()).await;
+    let address = pipeline.url("ingest").strip_prefix("http://").unwrap().to_owned();
+    let body = track("begun").to_string();
+    let (first, rest) = body.split_at(10);
+    let head = format!(
+        "POST /v1/track HTTP/1.1\r\nhost: x\r\nx-write-key: {}\r\ncontent-length: {}\r\n\r\n{first}",
+        pipeline.write_key,
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    pipeline
+        .counted("ingest", "millrace_ingest_requests_open", "", 1.0, PATIENCE)
+        .await
+        .unwrap();
+    pipeline
+        .process("ingest")
+        .signal(rustix::process::Signal::TERM)
+        .unwrap();
+    let closed = until("no connection is taken any more", PATIENCE, || async {
+        Ok(tokio::net::TcpStream::connect(&address)
+            .await
+            .is_err()
+            .then_some(()))
+    });
+    closed.await.unwrap();
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer.to_ascii_lowercase().contains("connection: close\r\n"),
+        "{answer}"
+    );
+    let status = pipeline.process("ingest").end(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
+    assert!(arrived(&pipeline).await.contains_key("begun"));
+}
+
+#[tokio::test]
 async fn sigterm_with_kafka_away_ends_with_0_in_time_and_leaves_the_rest_to_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let mut kafka = Broker::start(directory.path()).await.unwrap();
