@@ -79,7 +79,8 @@ pub struct Registry {
     /// How often Postgres is asked whether something changed.
     #[serde(with = "humantime_serde")]
     pub poll: Duration,
-    /// How long an event waits for the configuration of its source before it is set aside.
+    /// How long an event waits for the configuration of its source before it is set aside, and for another version of
+    /// functions that do not load.
     #[serde(with = "humantime_serde")]
     pub hold: Duration,
 }

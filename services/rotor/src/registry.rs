@@ -3,7 +3,7 @@
 //!
 //! While Postgres is away the last picture stays in force. An event whose source is not in it waits: its key may
 //! be younger than the picture. A source that stays absent for the configured time is given up once, not once per
-//! event, until it appears.
+//! event, until it appears. A version whose code does not load is waited out in the same way: another one may come.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use crate::environment::{self, Environment, Environments, Opened};
 use crate::outside::Reach;
 use crate::pool::Chain;
 
-/// Sources remembered as absent; past this the memory starts over.
+/// Sources remembered as absent, and versions as broken; past this the memory starts over.
 const MOST_ABSENT: usize = 10_000;
 
 /// The way from a source to one destination.
@@ -81,6 +81,7 @@ pub struct Registry {
     picture: watch::Receiver<Option<Arc<Picture>>>,
     hold: Duration,
     clock: Arc<dyn Clock>,
+    /// Since when they are waited for: sources by id, and chains as [`broken`] names them.
     absent: Mutex<HashMap<String, Instant>>,
 }
 
@@ -135,14 +136,45 @@ impl Registry {
                 self.absent().remove(source);
                 return found;
             }
-            let left = self.left(source);
+            let left = self.left(source, || {
+                tracing::warn!(source, hold = ?self.hold, "an event waits for the configuration of its source");
+            });
             if left.is_zero() {
                 return None;
             }
-            // A closed channel means that the process is ending: the wait goes on until whoever asks gives up.
-            if let Ok(Err(_)) = tokio::time::timeout(left, picture.changed()).await {
-                tokio::time::sleep(left).await;
+            another(&mut picture, left).await;
+        }
+    }
+
+    /// Waits for another version of a source's chain whose code does not load; says whether it is not in force any more.
+    /// Each version is waited for once and not once per event.
+    ///
+    /// # Cancellation
+    /// Safe; the time that was waited counts.
+    pub async fn mended(&self, source: &str, chain: &Chain) -> bool {
+        let mut picture = self.picture.clone();
+        let (id, version) = (&chain.load().chain, chain.load().version);
+        let key = broken(id, version);
+        loop {
+            let in_force = picture
+                .borrow_and_update()
+                .as_ref()
+                .and_then(|picture| picture.sources.get(source).cloned());
+            let stays = in_force.iter().flat_map(|ways| ways.iter()).any(|way| {
+                let load = way.chain.as_ref().map(|chain| chain.load());
+                load.is_some_and(|load| load.chain == *id && load.version == version)
+            });
+            if !stays {
+                self.absent().remove(&key);
+                return true;
             }
+            let left = self.left(&key, || {
+                tracing::warn!(chain = id, version, hold = ?self.hold, "events wait for another version: the code of this one does not load");
+            });
+            if left.is_zero() {
+                return false;
+            }
+            another(&mut picture, left).await;
         }
     }
 
@@ -164,14 +196,15 @@ impl Registry {
             .unwrap_or_default()
     }
 
-    fn left(&self, source: &str) -> Duration {
+    /// How much longer something is waited for; `begins` is told of what was not waited for before.
+    fn left(&self, what: &str, begins: impl FnOnce()) -> Duration {
         let now = self.clock.instant();
         let mut absent = self.absent();
-        if absent.len() >= MOST_ABSENT && !absent.contains_key(source) {
+        if absent.len() >= MOST_ABSENT && !absent.contains_key(what) {
             absent.clear();
         }
-        let since = *absent.entry(source.to_owned()).or_insert_with(|| {
-            tracing::warn!(source, hold = ?self.hold, "an event waits for the configuration of its source");
+        let since = *absent.entry(what.to_owned()).or_insert_with(|| {
+            begins();
             now
         });
         (since + self.hold).saturating_duration_since(now)
@@ -179,6 +212,19 @@ impl Registry {
 
     fn absent(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A version of a chain that is waited out. No source's id has a blank in it.
+fn broken(chain: &str, version: u64) -> String {
+    format!("{chain} {version}")
+}
+
+/// Waits for another picture, so long at most. A closed channel means that the process is ending: the wait goes on until
+/// whoever asks gives up.
+async fn another(picture: &mut watch::Receiver<Option<Arc<Picture>>>, longest: Duration) {
+    if let Ok(Err(_)) = tokio::time::timeout(longest, picture.changed()).await {
+        tokio::time::sleep(longest).await;
     }
 }
 

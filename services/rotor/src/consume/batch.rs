@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 
-use millrace_event::frame::Fault;
+use millrace_event::frame::{Fault, Outcome};
 use millrace_event::{FunctionCode, Verdict, header};
 use millrace_kafka::{Outgoing, Record};
 use millrace_service::Traceparent;
 use tracing::Span;
 
 use super::Shared;
-use super::run::run;
+use super::run::{Spot, run};
 use crate::incoming::{Content, Incoming, Place};
-use crate::pool::Closed;
+use crate::pool::{Chain, Closed};
 use crate::registry::Ways;
 use crate::route::{self, Taken, Wrapping};
 
@@ -40,8 +40,13 @@ pub(super) async fn transform(
         .map(|record| Incoming::read(record, place))
         .collect();
     let traces: Vec<_> = records.iter().map(|record| Trace::of(record, place)).collect();
-    let ways = ways(shared, &incoming).await;
-    let mut outcomes = run(shared, &incoming, &ways).await?;
+    let (ways, mut outcomes) = loop {
+        let ways = ways(shared, &incoming).await;
+        let outcomes = run(shared, &incoming, &ways).await?;
+        if !mended(shared, &incoming, &ways, &outcomes).await {
+            break (ways, outcomes);
+        }
+    };
 
     let tables = shared.registry.tables();
     let mut outgoing = Vec::with_capacity(records.len());
@@ -109,6 +114,37 @@ async fn ways(shared: &Shared, incoming: &[Incoming<'_>]) -> Vec<Option<Ways>> {
         ways.push(found);
     }
     ways
+}
+
+/// Waits for other versions of those chains whose code does not load, each once; says whether there is one: then the batch
+/// runs again.
+async fn mended(
+    shared: &Shared,
+    incoming: &[Incoming<'_>],
+    ways: &[Option<Ways>],
+    outcomes: &HashMap<Spot, Outcome>,
+) -> bool {
+    let mut broken: HashMap<(&str, u64), (&str, &Chain)> = HashMap::new();
+    for ((index, at), outcome) in outcomes {
+        if outcome.fault.as_ref().map(|fault| fault.code) != Some(FunctionCode::CompileError) {
+            continue;
+        }
+        let way = ways
+            .get(*index)
+            .and_then(Option::as_ref)
+            .and_then(|ways| ways.get(*at));
+        if let Some(Content::Event { ingest, .. }) = incoming.get(*index).map(|incoming| &incoming.content)
+            && let Some(chain) = way.and_then(|way| way.chain.as_deref())
+        {
+            let load = chain.load();
+            broken.insert((&load.chain, load.version), (ingest.source.as_str(), chain));
+        }
+    }
+    let mut mended = false;
+    for (source, chain) in broken.into_values() {
+        mended |= shared.registry.mended(source, chain).await;
+    }
+    mended
 }
 
 /// The trace of one record: the request's, carried on.

@@ -1,6 +1,9 @@
 //! Versions that came into Postgres past `millctl` and do not load.
 
+use std::time::Duration;
+
 use millrace_event::Verdict;
+use millrace_testkit::wait::until;
 
 use super::ground::{Ground, read};
 
@@ -37,5 +40,31 @@ async fn events_of_a_version_that_does_not_compile_are_set_aside_with_its_line_a
             return;
         }
         assert!(seq < 300, "the version that loads never came into force");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_version_that_does_not_compile_wait_for_the_next_one_and_run_through_that() {
+    let ground = Ground::set(
+        "export default (event) => {",
+        &[("MILLRACE__REGISTRY__HOLD", "10m")],
+    )
+    .await;
+    let records = (0..3).map(|seq| ground.event(0, seq, r#"{"n":1}"#));
+    ground.write(0, records.collect()).await;
+    let log = until("the event that waits", Duration::from_secs(60), || async {
+        let tail = ground.rotor.tail();
+        Ok(tail.contains("the code of this one does not load").then_some(()))
+    });
+    log.await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", ground.rotor.tail()));
+    ground
+        .promote("export default (event) => { event.ok = true; }")
+        .await;
+    let transformed = ground.transformed(3).await;
+    for record in &transformed[&0] {
+        let envelope = read(record);
+        assert_eq!(envelope.verdict, Verdict::Forward, "{:?}", envelope.reason);
+        assert_eq!(envelope.outputs[0].event.get(), r#"{"n":1,"ok":true}"#);
     }
 }
