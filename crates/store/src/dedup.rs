@@ -215,7 +215,7 @@ impl Dedup {
         };
         let answer = self.together.call(question, || {
             let dedup = self.clone();
-            move |questions| group::ask(dedup, questions)
+            move |questions| group::ask(dedup.clone(), questions)
         });
         let gone = || Error::Unavailable {
             part: Part::Redis,

@@ -177,7 +177,7 @@ impl Limiter {
         }
         let answer = self.together.call(call, || {
             let redis = self.redis.clone();
-            move |calls| charge_all(redis, calls)
+            move |calls| charge_all(redis.clone(), calls)
         });
         let gone = || Error::Unavailable {
             part: Part::Redis,

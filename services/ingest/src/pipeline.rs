@@ -7,7 +7,7 @@
 //! | decode | the request: not JSON, too many events | `decode`, `mend` |
 //! | 1 auth | the request: unknown key, origin | `keys` |
 //! | 2 size, form | the event | `event` |
-//! | 3 rate limit | the request | `limit` |
+//! | 3 rate limit | the request | `limit`, called by `acceptance` but for guests |
 //! | 4 time | nothing: corrects and marks | `time` |
 //! | 5 late | the event | `time` |
 //! | names that were changed, required fields | the event | `rules` |
@@ -18,7 +18,8 @@
 //! | 10 answer, then the ids are marked | | `acceptance` |
 //!
 //! A fault of the submission refuses all of it; a fault of one event refuses that event. What needs no store is
-//! judged of all events before the request is charged, so 4 and 5 are reckoned while an event is read.
+//! judged of all events before the request is charged, so 4 and 5 are reckoned while an event is read. Under a server's
+//! key 3 and 6 ask Redis at the same time; ids that were reserved for a request beyond its limit are free again.
 
 mod acceptance;
 mod decode;
@@ -126,21 +127,29 @@ impl Pipeline {
     /// Once its events are on their way to the journal they are taken, heard or unheard.
     pub async fn submit(&self, submission: Submission, trail: &mut Trail) -> Result<Accepted, Refusal> {
         let shape = submission.shape;
-        let (key, candidates, mut rejected) = self.prepare(&submission, trail).await?;
+        let Judged {
+            key,
+            candidates,
+            mut rejected,
+            charge,
+        } = self.prepare(&submission, trail).await?;
         let window = match is_import(&submission, &key) {
             true => Window::Import,
             false => Window::Live,
         };
+        // What nothing is kept of is charged all the same, and a limit that is met is the first thing to say.
+        if let (true, Some(events)) = (candidates.is_empty(), charge) {
+            let charged = self.rates.charge(&key, None, events, std::iter::empty());
+            Box::pin(charged).await?;
+        }
         if let (Shape::Single(_), [_, ..]) = (shape, rejected.as_slice()) {
             return Err(rejected
                 .into_iter()
                 .next()
                 .map_or_else(Refusal::empty, |rejected| rejected.refusal));
         }
-        for rejected in &rejected {
-            self.metrics.refuse(rejected.refusal.code, 1);
-        }
         if candidates.is_empty() {
+            self.count(&rejected);
             return Ok(Accepted {
                 accepted: 0,
                 duplicates: 0,
@@ -149,17 +158,15 @@ impl Pipeline {
         }
         // A client that goes away must not leave ids reserved for events that are in the journal.
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let work = Arc::clone(&self.acceptance).accept(key, window, candidates, reply);
+        let work = Arc::clone(&self.acceptance).accept(key, window, candidates, charge, reply);
         self.tasks.spawn(Box::pin(work).in_current_span());
         let counts = answer.await.unwrap_or_else(|_| Err(Refusal::draining()))?;
         if let (Shape::Single(_), Some(fault)) = (shape, counts.rejected.first()) {
             return Err(fault.refusal.clone());
         }
-        for fault in &counts.rejected {
-            self.metrics.refuse(fault.refusal.code, 1);
-        }
         rejected.extend(counts.rejected);
         rejected.sort_by_key(|rejected| rejected.index);
+        self.count(&rejected);
         Ok(Accepted {
             accepted: counts.accepted,
             duplicates: counts.duplicates,
@@ -167,11 +174,13 @@ impl Pipeline {
         })
     }
 
-    async fn prepare(
-        &self,
-        submission: &Submission,
-        trail: &mut Trail,
-    ) -> Result<(Arc<Key>, Vec<Candidate>, Vec<Rejected>), Refusal> {
+    fn count(&self, rejected: &[Rejected]) {
+        for rejected in rejected {
+            self.metrics.refuse(rejected.refusal.code, 1);
+        }
+    }
+
+    async fn prepare(&self, submission: &Submission, trail: &mut Trail) -> Result<Judged, Refusal> {
         let mended;
         let envelope = match decode::decode(&submission.body, submission.shape, self.limits.batch) {
             Ok(envelope) => envelope,
@@ -213,11 +222,15 @@ impl Pipeline {
                 Err(fault) => rejected.push(fault.at(index)),
             }
         }
-        let people = prepared.iter().filter_map(|(_, event)| event.person.as_deref());
-        let mark = self
-            .rates
-            .charge(&key, submission.ip, trail.events, people)
-            .await?;
+        // A guest's events may get a mark; others are charged in the same breath as their ids are reserved.
+        let (mark, charge) = match key.kind {
+            KeyKind::Browser => {
+                let people = prepared.iter().filter_map(|(_, event)| event.person.as_deref());
+                let charged = self.rates.charge(&key, submission.ip, trail.events, people);
+                (Box::pin(charged).await?, None)
+            }
+            KeyKind::Server | KeyKind::Import => (None, Some(trail.events)),
+        };
         let fixed = self.types.known(&key.workspace).await;
         let mut candidates = Vec::with_capacity(prepared.len());
         let partitions = self.partitions.load(Ordering::Relaxed);
@@ -231,7 +244,12 @@ impl Pipeline {
         drop(sealer);
         drop(prepared);
         rejected.sort_by_key(|rejected| rejected.index);
-        Ok((key, candidates, rejected))
+        Ok(Judged {
+            key,
+            candidates,
+            rejected,
+            charge,
+        })
     }
 
     async fn authenticate(&self, presented: Option<&str>, origin: Option<&str>) -> Result<Arc<Key>, Refusal> {
@@ -250,6 +268,15 @@ impl Pipeline {
         }
         Ok(key)
     }
+}
+
+/// A submission after all the steps that need no store but the key's.
+struct Judged {
+    key: Arc<Key>,
+    candidates: Vec<Candidate>,
+    rejected: Vec<Rejected>,
+    /// How many events it is still to be charged with.
+    charge: Option<usize>,
 }
 
 /// Whether events are history: under an import key, or at the door for it under a server's.

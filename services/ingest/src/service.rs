@@ -191,10 +191,17 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
     let (drained, stop) = (CancellationToken::new(), CancellationToken::new());
     let shipping = tokio::spawn(shipper.run(drained.clone(), stop.clone()));
 
+    let rates = Arc::new(RateLimits::new(
+        Limiter::new(redis.clone()),
+        &config.guests,
+        Arc::clone(&clock),
+        metrics.clone(),
+    ));
     let acceptance = Acceptance {
         journal: Arc::clone(&journal),
         dedup,
         types: Arc::clone(&types),
+        rates: Arc::clone(&rates),
         wait: config.dedup.wait,
         kafka: (config.journal.accept == Accept::Kafka).then_some(KafkaFirst {
             timeout: config.journal.accept_timeout,
@@ -203,16 +210,10 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     let tasks = TaskTracker::new();
-    let rates = RateLimits::new(
-        Limiter::new(redis.clone()),
-        &config.guests,
-        Arc::clone(&clock),
-        metrics.clone(),
-    );
     let pipeline = Pipeline {
         limits: config.events.clone(),
         clocks: config.time.clone(),
-        rates: Arc::new(rates),
+        rates,
         types,
         keys: Arc::clone(&keys),
         acceptance: Arc::new(acceptance),

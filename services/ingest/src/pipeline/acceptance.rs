@@ -1,4 +1,4 @@
-//! Reserve, judge types, journal, done.
+//! Charge and reserve, judge types, journal, done.
 //!
 //! The memory of message ids makes copies rare; it never stands between an event and the journal. Where it is
 //! away events are accepted and counted.
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::types::{Said, Types};
-use super::{Refusal, Rejected};
+use super::{RateLimits, Refusal, Rejected};
 use crate::journal::{AppendError, Entry, Journal, Topic};
 use crate::metrics::Metrics;
 
@@ -58,6 +58,7 @@ pub(crate) struct Acceptance {
     pub(crate) journal: Arc<Journal>,
     pub(crate) dedup: Dedup,
     pub(crate) types: Arc<Types>,
+    pub(crate) rates: Arc<RateLimits>,
     /// How long a copy waits for an event that is being accepted.
     pub(crate) wait: Duration,
     /// Where an answer waits for Kafka.
@@ -75,7 +76,8 @@ pub(crate) struct KafkaFirst {
 }
 
 impl Acceptance {
-    /// Accepts candidates and answers; goes on after the answer until the ids are marked.
+    /// Charges the workspace with so many events where that is left to do, accepts candidates and answers; goes on
+    /// after the answer until the ids are marked.
     ///
     /// # Cancellation
     /// Must not be dropped before its end, or ids stay reserved until they expire.
@@ -84,6 +86,7 @@ impl Acceptance {
         key: Arc<Key>,
         window: Window,
         candidates: Vec<Candidate>,
+        charge: Option<usize>,
         reply: oneshot::Sender<Result<Counts, Refusal>>,
     ) {
         let all = candidates.len();
@@ -95,9 +98,20 @@ impl Acceptance {
                 Err(unacknowledged("too many events wait for kafka, nothing was kept")),
             );
         }
-        let fresh = match self.fresh(&key.workspace, candidates).await {
-            Ok(fresh) => fresh,
-            Err(refusal) => return answer(reply, Err(refusal)),
+        let charge = async {
+            match charge {
+                Some(events) => self.rates.charge(&key, None, events, std::iter::empty()).await,
+                None => Ok(None),
+            }
+        };
+        let fresh = match tokio::join!(charge, self.fresh(&key.workspace, candidates)) {
+            (Ok(_), Ok(fresh)) => fresh,
+            (Err(refusal), Ok(fresh)) => {
+                let ids: Vec<_> = fresh.iter().map(|candidate| &candidate.message_id).collect();
+                self.release(&key.workspace, &ids).await;
+                return answer(reply, Err(refusal));
+            }
+            (Err(refusal), Err(_)) | (Ok(_), Err(refusal)) => return answer(reply, Err(refusal)),
         };
         let Judged {
             ids,

@@ -35,6 +35,12 @@ async fn a_default_workspace_may_send_500_events_in_5_seconds_and_is_told_when_i
         }
     }
     insist(&sender, "/v1/batch", &batch(1, "c")).await;
+    // What was refused had left nothing behind: it is an event now, and no copy of one.
+    for (count, expected) in [("accepted", 501.0), ("duplicate", 0.0)] {
+        let name = format!("millrace_ingest_events_{count}_total");
+        let counted = pipeline.metric("ingest", &name, "").await.unwrap();
+        assert!((counted - expected).abs() < 0.5, "{count}: {counted}");
+    }
 }
 
 #[tokio::test]
