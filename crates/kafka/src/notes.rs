@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Outgoing;
-use crate::edge::Producer;
+use crate::edge::{self, Batch, Producer, Records};
 use crate::error::{Error, ProduceError};
 
 /// Between attempts, at first and at most.
@@ -72,8 +72,8 @@ pub struct Reporter<T> {
     told: u64,
 }
 
-/// Records of a batch that are not sent yet, by partition.
-type Lanes = BTreeMap<u32, Vec<Outgoing>>;
+/// What is not sent yet, by partition, each with how many notes it has.
+type Lanes = BTreeMap<u32, (Batch, usize)>;
 
 /// Both ends of a buffer in front of `topic`.
 pub fn notes<T: Note>(
@@ -174,7 +174,7 @@ impl<T: Note> Reporter<T> {
                 Err(error) => error,
             };
             if end.is_cancelled() {
-                let count = left.map_or(batch.len(), |left| left.values().map(Vec::len).sum());
+                let count = left.map_or(batch.len(), |left| left.values().map(|(_, count)| count).sum());
                 self.drop_for(count, &error);
                 return;
             }
@@ -195,17 +195,28 @@ impl<T: Note> Reporter<T> {
                 .insert(self.producer.partitions(&self.topic).await?),
         };
         let left = left.get_or_insert_with(|| {
-            let mut lanes = Lanes::new();
+            let mut lanes: BTreeMap<u32, (Records, usize)> = BTreeMap::new();
             for note in batch {
                 let partition = partition::of_key(note.spread(), partitions);
-                lanes.entry(partition).or_default().push(note.outgoing());
+                let (records, count) = lanes.entry(partition).or_default();
+                let Outgoing { key, value, headers } = note.outgoing();
+                records.push(key.as_deref(), &value, headers.iter());
+                *count += 1;
             }
-            lanes
+            let now = edge::now_ms();
+            let encoded = |(partition, (records, count)): (u32, (Records, usize))| {
+                (partition, (records.into_batch(now), count))
+            };
+            lanes.into_iter().map(encoded).collect()
         });
         while let Some(entry) = left.first_entry() {
-            let records = entry.get().clone();
-            let count = records.len();
-            match self.producer.produce(&self.topic, *entry.key(), records).await {
+            let (batch, count) = entry.get();
+            let count = *count;
+            match self
+                .producer
+                .produce_batch(&self.topic, *entry.key(), batch)
+                .await
+            {
                 Ok(()) => {
                     let count = u64::try_from(count).unwrap_or(u64::MAX);
                     self.tally.sent.inc_by(count);

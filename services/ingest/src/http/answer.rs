@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use millrace_event::IngestCode;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::pipeline::{Accepted, Refusal, Rejected};
 pub(super) type Answer = Response<Full<Bytes>>;
 
 const SUCCESS: &[u8] = br#"{"success":true}"#;
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESET: &str = "x-ratelimit-reset";
 /// Seconds over which clients that are refused together are spread, at first and at most.
 const SPREAD: (u64, u64) = (5, 60);

@@ -61,7 +61,8 @@ impl Memory {
         let work = async {
             let body = self.whole(body, announced.unwrap_or(0), &mut grant).await?;
             match Coding::of(headers, &body)? {
-                Some(coding) => coding::decoded(coding, &body, self.caps, &mut grant).await,
+                // Large, and most bodies are not encoded.
+                Some(coding) => Box::pin(coding::decoded(coding, &body, self.caps, &mut grant)).await,
                 None => Ok(body),
             }
         };

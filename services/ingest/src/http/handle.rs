@@ -72,8 +72,16 @@ impl RequestIds {
     }
 
     fn next(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("req_{:016x}{number:016x}", self.process)
+        let mut name = String::with_capacity(4 + 32);
+        name.push_str("req_");
+        for byte in self.process.to_be_bytes().into_iter().chain(number.to_be_bytes()) {
+            for digit in [byte >> 4, byte & 0xf] {
+                name.push(char::from(DIGITS[usize::from(digit)]));
+            }
+        }
+        name
     }
 }
 
@@ -221,7 +229,7 @@ impl Handler {
                 (outcome, answer::pixel(&exchange.request_id))
             }
             Endpoint::Sink if method == Method::POST => {
-                let outcome = match self.memory.read(&parts.headers, body).await {
+                let outcome = match Box::pin(self.memory.read(&parts.headers, body)).await {
                     Ok(_) => Outcome::Answered,
                     Err(refusal) => Outcome::Refused(refusal),
                 };

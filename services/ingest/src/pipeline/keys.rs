@@ -122,9 +122,14 @@ impl Keys {
     /// # Errors
     /// When it is not known here and neither Redis nor Postgres answers.
     pub(crate) async fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, Refusal> {
-        if let Remembered::Fresh(key) = self.remembered(id) {
-            return Ok(key);
+        match self.remembered(id) {
+            Remembered::Fresh(key) => Ok(key),
+            // Rare and large: the way of every other request is not to carry it.
+            Remembered::Stale { .. } => Box::pin(self.ask_for(id)).await,
         }
+    }
+
+    async fn ask_for(&self, id: &KeyId) -> Result<Option<Arc<Key>>, Refusal> {
         let unavailable = || {
             Refusal::new(
                 IngestCode::KeyLookupUnavailable,

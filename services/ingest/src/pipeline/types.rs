@@ -155,21 +155,30 @@ impl Types {
 
     /// What the workspace knows, read where it is not in memory; nothing while Postgres is away.
     pub(super) async fn known(&self, workspace: &WorkspaceId) -> Arc<Fixed> {
-        let fresh = |known: &Known, now: Instant| {
-            let entry = known.workspaces.get(workspace);
-            let rests = known.away_until.is_some_and(|until| now < until);
-            entry
-                .filter(|entry| rests || now < entry.until)
-                .map(|entry| Arc::clone(&entry.fixed))
-                .or_else(|| rests.then(Arc::default))
-        };
-        if let Some(fixed) = fresh(&self.lock(), self.clock.instant()) {
-            return fixed;
+        match self.fresh(workspace) {
+            Some(fixed) => fixed,
+            // Rare and large: the way of every other request is not to carry it.
+            None => Box::pin(self.read(workspace)).await,
         }
+    }
+
+    fn fresh(&self, workspace: &WorkspaceId) -> Option<Arc<Fixed>> {
+        let now = self.clock.instant();
+        let known = self.lock();
+        let entry = known.workspaces.get(workspace);
+        let rests = known.away_until.is_some_and(|until| now < until);
+        entry
+            .filter(|entry| rests || now < entry.until)
+            .map(|entry| Arc::clone(&entry.fixed))
+            .or_else(|| rests.then(Arc::default))
+    }
+
+    async fn read(&self, workspace: &WorkspaceId) -> Arc<Fixed> {
         let Ok(_permit) = self.calls.acquire().await else {
             return Arc::default();
         };
-        if let Some(fixed) = fresh(&self.lock(), self.clock.instant()) {
+        // Somebody else may have read them meanwhile.
+        if let Some(fixed) = self.fresh(workspace) {
             return fixed;
         }
         let read = self.store.all(workspace).await;
@@ -202,12 +211,15 @@ impl Types {
     /// Settles what events of one request say, in their order: for each what is wrong with it, if anything is.
     /// Asks Postgres once at most.
     pub(super) async fn settle(&self, key: &Key, said: Vec<Said>) -> Vec<Option<Refusal>> {
+        if said.iter().all(|said| said.unknown.is_empty()) {
+            return said.into_iter().map(|said| said.fault).collect();
+        }
         let by_guests = key.kind == KeyKind::Browser;
         let seen = self.unheard(&key.workspace, &said, by_guests);
         let learned = if seen.is_empty() {
             Learned::default()
         } else {
-            self.learn(&key.workspace, &seen, by_guests).await
+            Box::pin(self.learn(&key.workspace, &seen, by_guests)).await
         };
         let fixed: HashMap<_, _> = learned.fixed.into_iter().collect();
         let known = self.lock();
