@@ -14,7 +14,7 @@ use super::fault::{Described, describe, duration};
 use super::native::natives;
 use super::settle::{Settled, settle};
 use super::signature::takes_context;
-use super::sweep::{Loop, Sweep};
+use super::sweep::{Loop, Sweep, begins_to_sweep};
 use super::timers::Timers;
 use super::typescript::strip;
 use super::{Calls, Function, Isolate, OnError, Parts};
@@ -125,18 +125,8 @@ impl Isolate {
             sweep: sweep_loop,
             promised,
         } = ground;
-        // One function that is not known to give promises; whether it makes some is told while it runs. The engine makes
-        // promises by a slower way where it has to tell.
         let sweeping = entered(&mut runtime, |scope| {
-            let alone = match functions.as_slice() {
-                [only] => !v8::Local::new(scope, &only.entry).is_async_function(),
-                _ => false,
-            };
-            if alone {
-                let promised = v8::Local::new(scope, &promised);
-                scope.set_promise_hooks(Some(promised), None, None, None);
-            }
-            Some(Ok(alone))
+            Some(Ok(begins_to_sweep(scope, &functions, &promised)))
         })?;
         let parts = Parts {
             functions,

@@ -17,7 +17,7 @@ use millrace_event::frame::{Limits, Outcome, Record};
 use super::call::{Called, Entered};
 use super::timers::Timers;
 use super::value::{self, Refused};
-use super::{Calls, Interrupted, Isolate};
+use super::{Calls, Function, Interrupted, Isolate};
 use crate::account::Account;
 use crate::console::Console;
 use crate::watchdog::{Watch, now};
@@ -280,6 +280,23 @@ impl Isolate {
         let marks = marks.ok().flatten().unwrap_or_default();
         Ended::At(called, if writing { marks | WRITING } else { marks })
     }
+}
+
+/// Whether events can be swept as far as the functions' own kinds say: there is one, and it is not known to give promises.
+/// Whether it makes some is told from now on; the engine makes them by a slower way where it has to tell. QuickJS gains
+/// nothing by all this, and keeps its hooks by thread.
+pub(super) fn begins_to_sweep(
+    scope: &mut v8::PinScope<'_, '_>,
+    functions: &[Function],
+    promised: &v8::Global<v8::Function>,
+) -> bool {
+    let [only] = functions else { return false };
+    let may = cfg!(feature = "engine-v8") && !v8::Local::new(scope, &only.entry).is_async_function();
+    if may {
+        let promised = v8::Local::new(scope, promised);
+        scope.set_promise_hooks(Some(promised), None, None, None);
+    }
+    may
 }
 
 /// The text of an array of the events that are read at once, each with its context behind it where that is taken, and how
