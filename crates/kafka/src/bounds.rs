@@ -189,7 +189,10 @@ impl Bounds {
 ///
 /// # Errors
 /// The cluster does not answer within 20 s.
-pub(crate) async fn counts(connection: &Connection) -> Result<HashMap<String, u32>, Error> {
+///
+/// # Cancellation
+/// Leaves nothing behind.
+pub async fn counts(connection: &Connection) -> Result<HashMap<String, u32>, Error> {
     in_time("a metadata request", async {
         counted(&connect(connection).await?).await
     })

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use millrace_benches::load::{Bound, Load, open};
 use millrace_benches::measure::{Cpu, Histogram, per_million};
 use millrace_benches::processes::children;
-use millrace_kafka::{Connection, topics};
+use millrace_kafka::{Connection, bounds, topics};
 use millrace_service::{Clock as _, SystemClock};
 use millrace_testkit::pipeline::{Options, Pipeline, SERVICES};
 use serde::Serialize;
@@ -184,7 +184,7 @@ async fn end(mut pipeline: Pipeline) -> Result<()> {
             .await?;
     }
     let connection = Connection::new(pipeline.kafka(), "bench");
-    let counts = topics::counts(&connection).await?;
+    let counts = bounds::counts(&connection).await?;
     let own = format!("{}.", pipeline.name);
     let own: Vec<&str> = counts
         .keys()

@@ -12,7 +12,7 @@ use millrace_event::header::{self, Headers};
 use millrace_event::{Identity, JournalId, Timestamp, Verdict};
 use millrace_kafka::group::Committed;
 use millrace_kafka::producer::Producer;
-use millrace_kafka::{Connection, Outgoing, offsets, topics};
+use millrace_kafka::{Connection, Outgoing, bounds, offsets, topics};
 use millrace_service::{Clock as _, SystemClock};
 use millrace_testkit::pipeline::{Options, Pipeline};
 use serde_json::value::RawValue;
@@ -153,7 +153,8 @@ impl Ours {
                 workspace: Text::from(self.pipeline.workspace.as_str()),
                 source: Text::from("src_bench"),
                 message_id: Text::from(message_id.as_str()),
-                received_at: Timestamp::clamped_from_millis(1_795_233_600_120),
+                // As the others have it from the record: when the topic was filled.
+                received_at: Timestamp::clamped_from_millis(SystemClock.now().as_millisecond()),
                 sent_at: None,
             },
             verdict: Verdict::Forward,
@@ -235,7 +236,7 @@ impl Ours {
     /// Removes the topics; the tables go with their server.
     pub(crate) async fn end(self) -> Result<()> {
         let connection = self.connection();
-        let counts = topics::counts(&connection).await?;
+        let counts = bounds::counts(&connection).await?;
         let own = format!("{}.", self.pipeline.name);
         let own: Vec<&str> = counts
             .keys()
