@@ -9,8 +9,8 @@
 //!   former owner would be accepted.
 //! - A revocation starts nothing new. The thread goes on answering commits until the service has dropped the
 //!   [`Partition`], or the drain budget is spent; only then is the partition given back.
-//! - Queues are bounded: a partition whose queue is full is paused, and resumed when it has room; and so is one
-//!   whose share of a [`Budget`] is used up.
+//! - Queues are bounded: nothing is polled of a partition whose queue is full, or whose share of a [`Budget`] is used
+//!   up. It is never paused: librdkafka would throw away what it has fetched of it, and fetch it again.
 //! - A process that was stopped past its session owns nothing any more, whatever it has been told: [`Ownership`].
 //! - A committed offset that is not in the log any more is never jumped over in silence: the [`Partition`] says
 //!   what was committed and where the log begins and ends, and reading starts at the nearest offset there is.
@@ -19,10 +19,12 @@ mod budget;
 mod command;
 mod context;
 mod holdings;
+mod lanes;
 mod partition;
 mod pulse;
 mod thread;
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Connection;
 use crate::error::Error;
-pub use budget::{Budget, Share};
+pub use budget::{Budget, Share, Turn};
 use command::Command;
 pub use command::{CommitError, Committed};
 use context::Membership;
@@ -59,7 +61,8 @@ pub struct Config {
     pub batch_records: usize,
     /// Most batches waiting in a partition's queue.
     pub queue_batches: usize,
-    /// Most bytes that librdkafka fetches ahead, over all partitions, in KiB.
+    /// Bytes of one partition that librdkafka has fetched ahead when it asks for no more of it, in KiB. What the
+    /// broker sends for one request, at most 1 MiB of compressed records, comes on top.
     pub prefetch_kib: u32,
 }
 
@@ -72,7 +75,7 @@ impl Default for Config {
             drain: Duration::from_secs(20),
             batch_records: 1000,
             queue_batches: 4,
-            prefetch_kib: 64 * 1024,
+            prefetch_kib: 8 * 1024,
         }
     }
 }
@@ -139,6 +142,8 @@ impl Consumer {
                 (config.session_timeout.as_millis() / 5).to_string(),
             )
             .set("queued.max.messages.kbytes", config.prefetch_kib.to_string())
+            // A partition that was far enough ahead is looked at again after this; the default is a second.
+            .set("fetch.queue.backoff.ms", "10")
             .set("fetch.wait.max.ms", "50")
             .set("fetch.error.backoff.ms", "100")
             .set_log_level(RDKafkaLogLevel::Warning);
@@ -148,6 +153,8 @@ impl Consumer {
         let consumer: BaseConsumer<Membership> = client
             .create_with_context(membership)
             .map_err(Error::Configuration)?;
+        let consumer = Arc::new(consumer);
+        consumer.context().belongs_to(&consumer);
         consumer.subscribe(topics).map_err(Error::Configuration)?;
         std::thread::Builder::new()
             .name("kafka-consumer".into())

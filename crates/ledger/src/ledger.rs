@@ -1,5 +1,6 @@
 //! One partition's decisions: which records count, what is committed, what a successor has to finish.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
@@ -210,11 +211,14 @@ impl Ledger {
 
     /// The journals of these records that are neither in the metadata nor looked up yet. They are looked up at
     /// [`Self::settled_offset`].
-    pub fn unknown<'a>(&self, arrivals: impl IntoIterator<Item = &'a Arrival>) -> BTreeSet<JournalId> {
+    pub fn unknown(&self, arrivals: impl IntoIterator<Item: Borrow<Arrival>>) -> BTreeSet<JournalId> {
         arrivals
             .into_iter()
-            .filter(|arrival| arrival.attempt == 0 && arrival.identity.partition == self.partition)
-            .map(|arrival| arrival.identity.journal)
+            .filter(|arrival| {
+                let arrival = arrival.borrow();
+                arrival.attempt == 0 && arrival.identity.partition == self.partition
+            })
+            .map(|arrival| arrival.borrow().identity.journal)
             .filter(|journal| !self.decided.contains_key(journal))
             .collect()
     }

@@ -24,8 +24,8 @@ pub use metrics::Metrics;
 
 /// The pauses between sessions that fail: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// What the client fetches ahead, in KiB: these topics are small beside the events'.
-const PREFETCH_KIB: u32 = 4 * 1024;
+/// What the client fetches ahead of a partition, in KiB: these topics are small beside the events'.
+const PREFETCH_KIB: u32 = 1024;
 
 /// `[accounts]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -130,7 +130,7 @@ pub struct Secrets {
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
     /// Most bytes of records that were read and are not settled, over all partitions. What the client fetches ahead
-    /// (`consumer.prefetch_kib`) and the blocks that are being encoded come on top.
+    /// of each (`consumer.prefetch_kib`) and the blocks that are being encoded come on top.
     pub records: ByteSize,
 }
 
@@ -192,7 +192,7 @@ impl Default for Chunk {
     fn default() -> Self {
         Self {
             rows: 100_000,
-            bytes: ByteSize::mib(64),
+            bytes: ByteSize::mib(128),
             time: Duration::from_secs(1),
         }
     }

@@ -93,6 +93,20 @@ impl Gatherer {
         self.bytes_limit = self.limits.bytes.as_usize().min(bytes);
     }
 
+    /// Whether the open chunk is closed by less bytes than are configured.
+    pub fn is_cut_short(&self) -> bool {
+        let next = self.held.get(self.inside).map_or(0, Record::size);
+        self.inside < self.limits.rows
+            && self.bytes + next > self.bytes_limit
+            && self.bytes_limit < self.limits.bytes.as_usize()
+    }
+
+    /// The open chunk may have that many bytes after all, and its time begins anew.
+    pub fn widen(&mut self, bytes: usize) {
+        self.limit_bytes(bytes);
+        self.opened = self.opened.map(|_| Instant::now());
+    }
+
     /// Waits until the record at `last`, or a later one, is there; limits do not apply. For a plan that a
     /// predecessor cut.
     ///
@@ -264,6 +278,30 @@ mod tests {
         queue.send(records(0..3)).await.expect("room");
         gatherer.fill().await;
         assert_eq!(offsets(&gatherer.take()), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_that_a_small_share_closed_goes_on_with_more_room_for_as_long_as_a_chunk_may_wait() {
+        let (queue, mut gatherer) = gatherer(100, 1000);
+        gatherer.limit_bytes(25);
+        queue.send(records(0..3)).await.expect("room");
+        gatherer.fill().await;
+        assert!(gatherer.is_cut_short());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        gatherer.widen(50);
+        queue.send(records(3..5)).await.expect("room");
+        let started = Instant::now();
+        assert_eq!(gatherer.fill().await, Filled::Closed);
+        assert_eq!(started.elapsed().as_millis(), 1000, "time closes it");
+        assert!(!gatherer.is_cut_short());
+        assert_eq!(offsets(&gatherer.take()), [0, 1, 2, 3, 4]);
+        gatherer.limit_bytes(2000);
+        queue.send(records(5..107)).await.expect("room");
+        gatherer.fill().await;
+        assert!(
+            !gatherer.is_cut_short(),
+            "it has all the bytes and rows that a chunk may have"
+        );
     }
 
     #[tokio::test(start_paused = true)]

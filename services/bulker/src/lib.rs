@@ -25,6 +25,7 @@ pub mod gather;
 pub mod metrics;
 pub mod pace;
 pub mod partition;
+pub mod room;
 pub mod sort;
 pub mod watch;
 pub mod write;

@@ -21,6 +21,7 @@ use crate::claim::Claim;
 use crate::config::Configuration;
 use crate::error::Error;
 use crate::gather::{Filled, Gatherer};
+use crate::room::Room;
 use crate::sort::{self, Context, Sorted};
 use crate::watch::Watch;
 use crate::write::{Job, RefusedRow, Writer, Written};
@@ -28,15 +29,12 @@ use crate::write::{Job, RefusedRow, Writer, Written};
 /// How often a commit is tried before the session is given up.
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
-/// What of a partition's share of the memory budget a chunk may take, in quarters. The rest is for what is gathered
-/// meanwhile: a part of a chunk where shares are small, for large chunks cost the server far less than small ones, and
-/// other partitions keep the processors busy; another whole chunk where `chunk.bytes` is the bound.
-const QUARTERS_FOR_A_CHUNK: usize = 3;
 
 /// The task of a partition.
 #[derive(Debug)]
 pub struct Task {
     partition: Partition,
+    room: Room,
     ledger: Ledger,
     claim: Claim,
     writer: Arc<Writer>,
@@ -85,6 +83,7 @@ pub async fn run(
     writer.pace.assigned();
     let account = Account::new(&configuration.audit, writer.metrics.audit.clone());
     let mut task = Task {
+        room: Room::new(Arc::clone(&partition.share)),
         partition,
         ledger,
         claim,
@@ -156,7 +155,7 @@ impl Task {
                     failpoint!(async "bulker::after_commit");
                     break;
                 }
-                self.limit(gatherer);
+                self.room.limit(gatherer);
                 chunk = gatherer.take();
                 commit = self.settle(chunk.last().map(|record| record.offset)).await?;
             }
@@ -165,6 +164,8 @@ impl Task {
 
     /// Writes a chunk while the next one is gathered, and gives its room back.
     async fn write_beside(&mut self, mut chunk: Vec<Record>, gatherer: &mut Gatherer) -> Result<(), Error> {
+        // What comes meanwhile has the share alone.
+        self.room.limit(gatherer);
         let rest = tokio::select! {
             biased;
             rest = async {
@@ -175,34 +176,34 @@ impl Task {
             never = gatherer.ahead() => match never {},
         };
         gatherer.put_back(rest);
-        self.release(chunk);
+        self.room.release(chunk);
         Ok(())
     }
 
-    /// Records that are done with make room for others.
-    fn release(&self, chunk: Vec<Record>) {
-        let bytes = chunk.iter().map(Record::size).sum();
-        drop(chunk);
-        self.partition.share.release(bytes);
-    }
-
-    /// A chunk that is written leaves room for what comes meanwhile.
-    fn limit(&self, gatherer: &mut Gatherer) {
-        gatherer.limit_bytes(self.partition.share.bytes() / 4 * QUARTERS_FOR_A_CHUNK);
-    }
-
     async fn fill(&mut self, gatherer: &mut Gatherer) -> Result<(), Error> {
-        self.limit(gatherer);
+        self.room.limit(gatherer);
         loop {
             tokio::select! {
                 biased;
                 () = self.partition.revoked.cancelled() => return Err(Error::Revoked),
-                filled = gatherer.fill() => return match filled {
-                    Filled::Closed => Ok(()),
-                    Filled::Ended => Err(Error::Revoked),
-                },
+                filled = gatherer.fill() => {
+                    if filled == Filled::Ended {
+                        return Err(Error::Revoked);
+                    }
+                    if !self.widen(gatherer).await? {
+                        return Ok(());
+                    }
+                }
                 () = self.account.falls_due() => self.look().await?,
             }
+        }
+    }
+
+    async fn widen(&mut self, gatherer: &mut Gatherer) -> Result<bool, Error> {
+        tokio::select! {
+            biased;
+            () = self.partition.revoked.cancelled() => Err(Error::Revoked),
+            widened = self.room.widen(gatherer) => Ok(widened),
         }
     }
 
@@ -237,8 +238,8 @@ impl Task {
         gatherer.put_back(rest);
         let commit = self.settle(None).await?;
         self.commit(commit).await?;
-        self.release(chunk);
-        self.partition.share.must_go_on(false);
+        self.room.release(chunk);
+        self.room.must_go_on(false);
         drop(turn);
         Ok(())
     }
@@ -259,7 +260,7 @@ impl Task {
             },
             turn = writer.recovering.acquire() => turn.ok(),
         };
-        self.partition.share.must_go_on(true);
+        self.room.must_go_on(true);
         match gatherer.fill_to(last).await {
             Filled::Closed => Ok(turn),
             Filled::Ended => Err(Error::Revoked),
@@ -340,7 +341,7 @@ impl Task {
             false => self.writer.ask_deciders(&questions, &self.claim).await?,
         };
         self.ledger.decide_again();
-        let unknown = self.ledger.unknown(&sort::arrivals(&parsed));
+        let unknown = self.ledger.unknown(sort::arrivals(&parsed));
         let (number, position) = (self.partition.number, self.ledger.settled_offset());
         for (journal, written) in self.writer.look_up(position, unknown, &self.claim).await? {
             self.ledger.learn(journal, written);
@@ -378,6 +379,9 @@ impl Task {
             // Some of the rows may be written, so the plan must stay as long as it is: a table that refuses so
             // many is a failing one. Its rows come back one by one, in plans that can be cut.
             let table = middle.map_or_else(String::new, |row| row.table.to_string());
+            if let Some(row) = middle {
+                self.writer.note_refusals(&row.table);
+            }
             return Ok((self.ledger.give_up(table_hash(&table))?, Vec::new()));
         }
         let first = chunk.first().map_or(0, |record| record.offset);
@@ -450,11 +454,11 @@ impl Task {
     }
 }
 
-/// Whether a whole further chunk is there already.
+/// Whether a whole further chunk is there already, as large as chunks may be.
 async fn next_is_ready(gatherer: &mut Gatherer) -> bool {
     tokio::select! {
         biased;
-        filled = gatherer.fill() => filled == Filled::Closed,
+        filled = gatherer.fill() => filled == Filled::Closed && !gatherer.is_cut_short(),
         () = std::future::ready(()) => false,
     }
 }

@@ -197,14 +197,12 @@ pub fn parse(records: &[Record]) -> Vec<Parsed<'_>> {
         .collect()
 }
 
-/// What the ledger is told of the records.
-pub fn arrivals(parsed: &[Parsed<'_>]) -> Vec<Arrival> {
+/// What the ledger is told of the records, one after another.
+pub fn arrivals(parsed: &[Parsed<'_>]) -> impl Iterator<Item = Arrival> {
     let envelopes = parsed
         .iter()
         .filter_map(|parsed| Some((parsed, parsed.envelope.as_ref()?)));
-    envelopes
-        .filter_map(|(parsed, envelope)| arrival(parsed, envelope))
-        .collect()
+    envelopes.filter_map(|(parsed, envelope)| arrival(parsed, envelope))
 }
 
 /// None for a row that came back to a table without a name.

@@ -11,7 +11,7 @@ mod table;
 mod tables;
 mod trial;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub struct Writer {
     credentials: Arc<Credentials>,
     /// Tables that were given up, and when each may be tried again.
     broken: Mutex<HashMap<TableName, Instant>>,
+    /// Tables whose server refused more rows than a plan can name.
+    refusing: Mutex<HashSet<TableName>>,
 }
 
 /// One chunk on its way.
@@ -175,6 +177,7 @@ impl Writer {
             postgres: Open::default(),
             credentials,
             broken: Mutex::default(),
+            refusing: Mutex::default(),
         })
     }
 
@@ -460,6 +463,10 @@ impl Writer {
                 .map_err(Error::Copy)?;
         }
         Ok(())
+    }
+
+    fn refusing(&self) -> std::sync::MutexGuard<'_, HashSet<TableName>> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn broken(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Instant>> {

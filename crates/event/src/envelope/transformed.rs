@@ -1,4 +1,7 @@
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Envelope, Ingest, Text, V1};
@@ -22,7 +25,7 @@ pub struct Transformed<'a> {
     /// The decision.
     pub verdict: Verdict,
     /// The rows to write; empty unless the verdict is `forward`. A row's position here is its `sub`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "mostly_one")]
     pub outputs: Vec<Output<'a>>,
     /// For a record that came back from the bulker, the `sub` that its only output keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +42,32 @@ pub struct Transformed<'a> {
     /// The value of the record that was read, byte for byte, on `retry` and `dead_letter`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub original: Option<&'a RawValue>,
+}
+
+/// A list without room for more than it holds while that is one: readers keep many thousands of envelopes at once.
+fn mostly_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output<'de>>, D::Error> {
+    struct Outputs;
+
+    impl<'de> Visitor<'de> for Outputs {
+        type Value = Vec<Output<'de>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of outputs")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut outputs = Vec::new();
+            while let Some(output) = list.next_element()? {
+                if outputs.is_empty() {
+                    outputs.reserve_exact(1);
+                }
+                outputs.push(output);
+            }
+            Ok(outputs)
+        }
+    }
+
+    deserializer.deserialize_seq(Outputs)
 }
 
 impl<'a> Envelope<'a> for Transformed<'a> {

@@ -1,15 +1,23 @@
 //! How many bytes of records a member may hold at once, over all its partitions.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// How many partitions have a turn at the common room at once: one fills it while the other's is written.
+const TURNS: usize = 2;
 
 /// A bound on the records that were read and not yet [released](Share::release), in bytes of keys, values and
 /// headers. Clones share it.
 ///
-/// Each assigned partition has an equal share. One whose share is used up, or any once the whole is used up, is
-/// paused, and goes on when half of its share is free again. So a partition never waits for another, and one that is
-/// stuck cannot take the others' room. What is held is over the bound by one record of each partition at most, and
-/// by what partitions took that had to go on: see [`Share::must_go_on`].
+/// Half of it belongs to the assigned partitions in equal shares. The other half is common room, in two equal parts:
+/// a partition with much to read [takes a turn](Share::turn) at one of them. Of a partition whose room is used up, or
+/// any once the whole is used up, nothing more is read until half of its room is free again. So one that is stuck
+/// cannot take the others' shares. What is held is over the bound by one record of each partition at most, and by
+/// what partitions took that had to go on: see [`Share::must_go_on`].
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Inner>);
 
@@ -19,6 +27,9 @@ struct Inner {
     held: AtomicUsize,
     most: AtomicUsize,
     shares: AtomicUsize,
+    turns: Arc<Semaphore>,
+    /// When a turn was taken last.
+    taken: Mutex<Instant>,
 }
 
 /// What one assignment of one partition holds. What is left is released when the last handle is dropped.
@@ -27,6 +38,14 @@ pub struct Share {
     budget: Budget,
     held: AtomicUsize,
     must_go_on: AtomicBool,
+    has_turn: AtomicBool,
+}
+
+/// A turn at a part of the common room, given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    share: Arc<Share>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Budget {
@@ -37,6 +56,8 @@ impl Budget {
             held: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             shares: AtomicUsize::new(0),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            taken: Mutex::new(Instant::now()),
         }))
     }
 
@@ -55,9 +76,18 @@ impl Budget {
         self.0.most.load(Ordering::Relaxed)
     }
 
-    /// What each partition may hold, by how many there are now.
+    /// What each partition may always hold, by how many there are now.
     pub fn share_bytes(&self) -> usize {
-        self.0.limit / self.0.shares.load(Ordering::Relaxed).max(1)
+        self.0.limit / 2 / self.0.shares.load(Ordering::Relaxed).max(1)
+    }
+
+    /// What one with a turn may hold besides.
+    pub fn turn_bytes(&self) -> usize {
+        self.0.limit / 2 / TURNS
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The share of one more partition.
@@ -67,6 +97,7 @@ impl Budget {
             budget: self.clone(),
             held: AtomicUsize::new(0),
             must_go_on: AtomicBool::new(false),
+            has_turn: AtomicBool::new(false),
         })
     }
 }
@@ -85,9 +116,47 @@ impl Share {
         self.must_go_on.store(must, Ordering::Relaxed);
     }
 
+    /// Waits for a turn at the common room; nothing once nobody has got one for `patience`, because those that have
+    /// the turns are stuck: then the share must do. Turns are given in the order in which they were asked for.
+    ///
+    /// # Cancellation
+    /// Leaves nothing behind.
+    pub async fn turn(self: &Arc<Self>, patience: Duration) -> Option<Turn> {
+        let mut waiting = std::pin::pin!(Arc::clone(&self.budget.0.turns).acquire_owned());
+        loop {
+            let until = *self.budget.taken() + patience;
+            match timeout_at(until, waiting.as_mut()).await {
+                Ok(permit) => {
+                    *self.budget.taken() = Instant::now();
+                    self.has_turn.store(true, Ordering::Relaxed);
+                    return Some(Turn {
+                        share: Arc::clone(self),
+                        _permit: permit.ok()?,
+                    });
+                }
+                Err(_) if until <= Instant::now() && until >= *self.budget.taken() + patience => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// What this partition may hold without a turn.
+    pub fn own_bytes(&self) -> usize {
+        self.budget.share_bytes()
+    }
+
+    /// What a turn adds to it.
+    pub fn turn_bytes(&self) -> usize {
+        self.budget.turn_bytes()
+    }
+
     /// What this partition may hold now.
     pub fn bytes(&self) -> usize {
-        self.budget.share_bytes()
+        let turn = match self.has_turn.load(Ordering::Relaxed) {
+            true => self.turn_bytes(),
+            false => 0,
+        };
+        self.own_bytes() + turn
     }
 
     fn held(&self) -> usize {
@@ -111,6 +180,12 @@ impl Share {
     }
 }
 
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.share.has_turn.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.0.shares.fetch_sub(1, Ordering::Relaxed);
@@ -124,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_used_its_share_up_waits_until_half_of_it_is_free() {
-        let budget = Budget::new(200);
+        let budget = Budget::new(400);
         let (share, other) = (budget.share(), budget.share());
         share.charge(99);
         assert!(!share.is_full(false));
@@ -161,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_a_partition_leaves_behind_is_released_and_its_share_goes_to_the_others() {
-        let budget = Budget::new(300);
+        let budget = Budget::new(600);
         let (one, two) = (budget.share(), budget.share());
         one.charge(120);
         two.charge(10);
@@ -169,6 +244,47 @@ mod tests {
         assert_eq!(budget.held(), 120);
         drop(one);
         assert_eq!((budget.held(), two.bytes()), (0, 300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_partitions_at_a_time_have_a_turn_at_the_common_room_and_the_next_in_order_follows() {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let budget = Budget::new(600);
+        let shares: Vec<_> = (0..3).map(|_| budget.share()).collect();
+        let first = shares[0].turn(PATIENCE).await.expect("free");
+        let _second = shares[1].turn(PATIENCE).await.expect("free");
+        assert_eq!(
+            shares.iter().map(|share| share.bytes()).collect::<Vec<_>>(),
+            [250, 250, 100]
+        );
+        shares[0].charge(249);
+        assert!(!shares[0].is_full(false));
+        let (third, ()) = tokio::join!(shares[2].turn(PATIENCE), async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(first);
+        });
+        assert!(third.is_some());
+        assert!(shares[0].is_full(false), "its turn is over: 249 of 100");
+        assert_eq!(shares[2].bytes(), 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_does_not_wait_for_turns_that_are_stuck() {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let budget = Budget::new(600);
+        let (stuck, other, third) = (budget.share(), budget.share(), budget.share());
+        let began = Instant::now();
+        let _one = stuck.turn(PATIENCE).await.expect("free");
+        let two = other.turn(PATIENCE).await.expect("free");
+        assert!(third.turn(PATIENCE).await.is_none());
+        assert_eq!(began.elapsed(), PATIENCE);
+        assert!(third.turn(PATIENCE).await.is_none());
+        assert_eq!(began.elapsed(), PATIENCE, "what is stuck is not waited for again");
+        drop(two);
+        assert!(
+            third.turn(PATIENCE).await.is_some(),
+            "a turn that is free is taken at once"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -10,9 +10,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use super::budget::{Budget, Share};
 use super::command::{Command, CommitError, Committed};
 use super::holdings::{Held, Holdings};
+use super::lanes::Lane;
 use super::partition::Partition;
 use super::pulse::Pulse;
 use super::{Config, Event};
@@ -31,10 +32,13 @@ pub(super) struct Membership {
     commands: SyncSender<Command>,
     requests: Mutex<Receiver<Command>>,
     state: Mutex<State>,
+    consumer: OnceLock<Weak<BaseConsumer<Self>>>,
 }
 
 struct State {
     held: Holdings,
+    /// Lanes of partitions that came and that the consumer thread has not taken yet.
+    arrived: Vec<Lane>,
     next_epoch: u64,
     leaving: bool,
     done: Option<oneshot::Sender<()>>,
@@ -51,6 +55,7 @@ impl Membership {
     ) -> Self {
         let state = State {
             held: Holdings::default(),
+            arrived: Vec::new(),
             next_epoch: 1,
             leaving: false,
             done: None,
@@ -63,7 +68,13 @@ impl Membership {
             commands,
             requests: Mutex::new(requests),
             state: Mutex::new(state),
+            consumer: OnceLock::new(),
         }
+    }
+
+    /// Tells it which consumer it is the context of, before that one subscribes.
+    pub(super) fn belongs_to(&self, consumer: &Arc<BaseConsumer<Self>>) {
+        self.consumer.get_or_init(|| Arc::downgrade(consumer));
     }
 
     pub(super) fn beat(&self) {
@@ -94,6 +105,8 @@ impl Membership {
     pub(super) fn has_left(&self) -> Option<oneshot::Sender<()>> {
         let mut state = self.state();
         state.announce = None;
+        // They hold the consumer, which holds this.
+        state.arrived.clear();
         state.done.take()
     }
 
@@ -107,50 +120,43 @@ impl Membership {
         }
     }
 
-    /// Notes a polled record for its partition; one that is not held (it was just revoked) is read again by
-    /// its next owner. True where the partition has no room for another one and must be paused.
-    pub(super) fn take(&self, topic: &str, partition: u32, record: Record) -> bool {
-        let mut state = self.state();
-        let Some(held) = state.held.find(topic, partition) else {
-            return false;
-        };
-        held.share.charge(record.size());
-        held.polled.push_back(record);
-        held.share.is_full(false)
+    /// The lanes of partitions that came since the last call.
+    pub(super) fn arrived(&self) -> Vec<Lane> {
+        std::mem::take(&mut self.state().arrived)
     }
 
-    /// Moves polled records into the partitions' queues; pauses those that are full, resumes those that are not.
-    pub(super) fn hand_out(&self, consumer: &BaseConsumer<Self>) {
-        let mut pause = TopicPartitionList::new();
-        let mut resume = TopicPartitionList::new();
-        let most = self.config.batch_records.max(1);
+    /// Whether the assignment of that epoch is held.
+    pub(super) fn holds(&self, epoch: u64) -> bool {
+        self.state().held.of_epoch(epoch).is_some()
+    }
+
+    /// The share of an assignment that may be polled: what was polled before is in its queue, and it has room.
+    pub(super) fn room(&self, epoch: u64) -> Option<Arc<Share>> {
+        let mut state = self.state();
+        let held = state.held.of_epoch(epoch)?;
+        let room = held.polled.is_none() && !held.full;
+        room.then(|| Arc::clone(&held.share))
+    }
+
+    /// Notes a batch that was polled for its partition; where that is not held any more (it was just revoked), its next
+    /// owner reads it again.
+    pub(super) fn take(&self, epoch: u64, batch: Vec<Record>) {
+        if let Some(held) = self.state().held.of_epoch(epoch) {
+            held.polled = Some(batch);
+        }
+    }
+
+    /// Moves polled batches into the partitions' queues, and looks which partitions have room for more.
+    pub(super) fn hand_out(&self) {
         for held in self.state().held.iter_mut() {
-            while !held.polled.is_empty() {
-                let batch: Vec<_> = held.polled.drain(..held.polled.len().min(most)).collect();
+            if let Some(batch) = held.polled.take() {
                 match held.queue.try_send(batch) {
                     // A closed queue belongs to a service that has finished with the partition.
                     Ok(()) | Err(TrySendError::Closed(_)) => {}
-                    Err(TrySendError::Full(batch)) => {
-                        for record in batch.into_iter().rev() {
-                            held.polled.push_front(record);
-                        }
-                        break;
-                    }
+                    Err(TrySendError::Full(batch)) => held.polled = Some(batch),
                 }
             }
-            let full = !held.polled.is_empty() || held.share.is_full(held.paused);
-            if full != held.paused {
-                held.paused = full;
-                let list = if full { &mut pause } else { &mut resume };
-                list.add_partition(&held.topic, i32::try_from(held.number).unwrap_or(i32::MAX));
-            }
-        }
-        let paused = (pause.count() > 0).then(|| consumer.pause(&pause));
-        let resumed = (resume.count() > 0).then(|| consumer.resume(&resume));
-        for (list, result) in [(&pause, paused), (&resume, resumed)] {
-            if let Some(Err(error)) = result {
-                tracing::warn!(%error, partitions = list.count(), "partitions could not be paused or resumed");
-            }
+            held.full = held.share.is_full(held.full);
         }
     }
 
@@ -236,7 +242,7 @@ impl Membership {
                         }));
                         continue;
                     }
-                    self.hold(topic, number, committed, log_start, log_end);
+                    self.hold(topic, number, committed, log_start..log_end);
                 }
                 Err(source) => {
                     // Without the committed offset nothing may be read: the session starts over.
@@ -249,13 +255,20 @@ impl Membership {
         }
     }
 
-    fn hold(&self, topic: String, number: u32, committed: Option<Committed>, log_start: u64, log_end: u64) {
+    fn hold(&self, topic: String, number: u32, committed: Option<Committed>, log: Range<u64>) {
         let (queue, records) = mpsc::channel(self.config.queue_batches.max(1));
         let revoked = CancellationToken::new();
         let share = self.budget.share();
         let mut state = self.state();
         let epoch = state.next_epoch;
         state.next_epoch += 1;
+        let consumer = self.consumer.get().and_then(Weak::upgrade);
+        let Some(lane) = consumer.and_then(|consumer| Lane::open(&consumer, (&topic, number), epoch)) else {
+            drop(state);
+            tracing::error!(topic, partition = number, "an assigned partition has no queue");
+            return self.announce(Event::Failed(Error::Closed));
+        };
+        state.arrived.push(lane);
         let held = Held {
             topic: topic.clone(),
             number,
@@ -263,8 +276,8 @@ impl Membership {
             queue,
             revoked: revoked.clone(),
             share: Arc::clone(&share),
-            polled: VecDeque::new(),
-            paused: false,
+            polled: None,
+            full: false,
         };
         state.held.insert(held);
         drop(state);
@@ -273,8 +286,8 @@ impl Membership {
             topic,
             number,
             committed,
-            log_start,
-            log_end,
+            log_start: log.start,
+            log_end: log.end,
             records,
             revoked,
             share,
@@ -301,7 +314,7 @@ impl Membership {
             let mut state = self.state();
             for (topic, number) in &keys {
                 if let Some(held) = state.held.find(topic, *number) {
-                    held.polled.clear();
+                    held.polled = None;
                     held.revoked.cancel();
                     // The end of the queue reaches a task that is waiting for records.
                     held.queue = mpsc::channel(1).0;
@@ -342,20 +355,6 @@ impl ConsumerContext for Membership {
             Rebalance::Assign(list) => self.assign(consumer, list),
             Rebalance::Revoke(list) => self.revoke(consumer, list),
             Rebalance::Error(error) => tracing::warn!(%error, "a rebalance failed"),
-        }
-    }
-
-    /// librdkafka remembers that a partition was paused, also while somebody else owns it: one that comes back
-    /// would stay silent for good.
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Assign(list) = rebalance else {
-            return;
-        };
-        if let Err(error) = consumer.resume(list) {
-            self.announce(Event::Failed(Error::Cluster {
-                request: "an assignment",
-                source: error,
-            }));
         }
     }
 }

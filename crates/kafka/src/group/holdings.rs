@@ -1,6 +1,5 @@
 //! The partitions that a member holds.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -17,9 +16,10 @@ pub(super) struct Held {
     pub(super) queue: mpsc::Sender<Vec<Record>>,
     pub(super) revoked: CancellationToken,
     pub(super) share: Arc<Share>,
-    /// Records polled and not yet in the queue. While it is not empty after a hand-out, the partition is paused.
-    pub(super) polled: VecDeque<Record>,
-    pub(super) paused: bool,
+    /// The batch that was polled and is not in the queue yet. While there is one, nothing more is polled.
+    pub(super) polled: Option<Vec<Record>>,
+    /// Whether its share was used up and not half of it is free again.
+    pub(super) full: bool,
 }
 
 /// All of them. Records come in runs of one partition, so the one that was found last is looked at first.
@@ -37,6 +37,11 @@ impl Holdings {
             self.last = self.held.iter().position(wanted)?;
         }
         self.held.get_mut(self.last)
+    }
+
+    /// The assignment of that epoch, where it is held.
+    pub(super) fn of_epoch(&mut self, epoch: u64) -> Option<&mut Held> {
+        self.held.iter_mut().find(|held| held.epoch == epoch)
     }
 
     /// Adds one, in place of an earlier assignment of the same partition.
@@ -73,8 +78,8 @@ mod tests {
             queue: mpsc::channel(1).0,
             revoked: CancellationToken::new(),
             share: Budget::unlimited().share(),
-            polled: VecDeque::new(),
-            paused: false,
+            polled: None,
+            full: false,
         }
     }
 

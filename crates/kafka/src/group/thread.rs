@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -6,50 +7,62 @@ use rdkafka::message::Message as _;
 use tokio::sync::oneshot;
 
 use super::context::Membership;
+use super::lanes::Lanes;
 use super::{Event, POLL};
 use crate::error::Error;
-use crate::record::Record;
 
 /// Most events waiting for the service.
 pub(super) const MOST_EVENTS: usize = 1024;
 
 /// The consumer thread: polls, hands out, obeys, until it is told to leave. Returns who waits for its end.
-pub(super) fn run(consumer: &BaseConsumer<Membership>) -> Option<oneshot::Sender<()>> {
+pub(super) fn run(consumer: &Arc<BaseConsumer<Membership>>) -> Option<oneshot::Sender<()>> {
     let membership = consumer.context();
+    let mut lanes = Lanes::default();
     while !membership.is_leaving() {
         membership.beat();
-        if let Err(error) = poll_once(consumer, membership) {
-            membership.announce(Event::Failed(error));
-            break;
+        match poll_once(consumer, membership, &mut lanes) {
+            Ok(true) => {}
+            // Records that come wake this thread.
+            Ok(false) => std::thread::park_timeout(POLL),
+            Err(error) => {
+                membership.announce(Event::Failed(error));
+                break;
+            }
         }
-        membership.hand_out(consumer);
+        membership.hand_out();
         membership.obey_all(consumer);
     }
     leave(consumer, membership);
+    drop(lanes);
     membership.has_left()
 }
 
-/// Polls until nothing is ready or a batch is full.
-fn poll_once(consumer: &BaseConsumer<Membership>, membership: &Membership) -> Result<(), Error> {
-    let mut wait = POLL;
-    for _ in 0..membership.config().batch_records {
-        match consumer.poll(wait) {
-            None => break,
-            Some(Ok(message)) => {
-                let partition = u32::try_from(message.partition()).unwrap_or(0);
-                if membership.take(message.topic(), partition, Record::copied_from(&message)) {
-                    break;
-                }
+/// Serves the member's own queue until it is empty, then those of its partitions. Whether there were records.
+fn poll_once(
+    consumer: &BaseConsumer<Membership>,
+    membership: &Membership,
+    lanes: &mut Lanes,
+) -> Result<bool, Error> {
+    while let Some(served) = consumer.poll(Duration::ZERO) {
+        match served {
+            Err(error) => judge(error)?,
+            Ok(message) => {
+                // Each partition has a queue of its own before it is read. What came past it might be out of order.
+                let (topic, partition) = (message.topic(), message.partition());
+                tracing::error!(
+                    topic,
+                    partition,
+                    "a record did not come over its partition's queue"
+                );
+                return Err(Error::Closed);
             }
-            Some(Err(error)) => judge(error)?,
         }
-        wait = Duration::ZERO;
     }
-    Ok(())
+    lanes.poll(membership)
 }
 
 /// librdkafka reports every passing trouble through the poll; only some mean that the member cannot go on.
-fn judge(error: KafkaError) -> Result<(), Error> {
+pub(super) fn judge(error: KafkaError) -> Result<(), Error> {
     let code = error.rdkafka_error_code();
     match code {
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {

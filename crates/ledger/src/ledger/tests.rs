@@ -235,10 +235,10 @@ fn nothing_is_decided_about_a_journal_that_was_not_looked_up() {
     let mut ledger = fresh();
     ledger.plan(9).expect("small");
     let arrivals = [first(1, 0), first(2, 7), copy(1, 1, 8), first(2, 8)];
-    assert_eq!(ledger.unknown(&arrivals), [JournalId(2)].into());
+    assert_eq!(ledger.unknown(arrivals), [JournalId(2)].into());
     assert_eq!(ledger.decide(&first(2, 7), None), Decision::Unknown(JournalId(2)));
     ledger.learn(JournalId(2), None);
-    assert_eq!(ledger.unknown(&arrivals), [].into());
+    assert_eq!(ledger.unknown(arrivals), [].into());
     assert!(matches!(
         ledger.decide(&first(2, 7), None),
         Decision::TakeAhead { .. }
@@ -269,7 +269,7 @@ fn a_journal_that_left_the_metadata_goes_on_where_it_was_holes_included() {
     let (next, _) = successor(&commit);
     let mut next = next.with_capacity(capacity);
     next.plan(9).expect("small");
-    assert_eq!(next.unknown(&[first(1, 1), first(2, 1)]), [JournalId(1)].into());
+    assert_eq!(next.unknown([first(1, 1), first(2, 1)]), [JournalId(1)].into());
     next.learn(JournalId(1), Some(left.watermark));
     assert_eq!(next.decide(&first(1, 2), None), Decision::Duplicate);
     assert_eq!(next.decide(&first(1, 1), None), Decision::Take, "it was a hole");

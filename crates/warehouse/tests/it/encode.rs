@@ -180,6 +180,49 @@ async fn a_block_of_many_pieces_is_still_one_part() {
     assert_eq!(place.rows(&sql).await, ["8000\t8000\t1\t8000"]);
 }
 
+#[tokio::test]
+async fn pieces_with_different_columns_are_one_part_with_the_rows_that_went_in_under_one_token() {
+    const ROWS: u64 = 12_000;
+    let place = Place::new().await;
+    let (table, schema) = place.events().await;
+    let text = "0123456789abcdef".repeat(64);
+    // Columns that the table has already: then pieces are written as they fill up.
+    let all = raw(r#"{"properties":{"text":"","early":"","late":1,"odd":1.5,"tags":["t"]}}"#);
+    let schema = place.encode(&table, &schema, &[row(0, &all)]).await.schema;
+    let events: Vec<_> = (0..ROWS)
+        .map(|n| {
+            let early = if n < 10 { r#","early":"e""# } else { "" };
+            let late = if n >= ROWS - 10 { r#","late":7,"tags":["a","b"]"# } else { "" };
+            let odd = if n % 2 == 1 { format!(r#","odd":{n}.5"#) } else { String::new() };
+            raw(&format!(
+                r#"{{"messageId":"m-{n}","event":"name {}","properties":{{"text":"{text}{n}"{early}{late}{odd}}}}}"#,
+                n / 5_000,
+            ))
+        })
+        .collect();
+    let rows: Vec<_> = (0..).zip(&events).map(|(seq, event)| row(seq, event)).collect();
+    let encoded = place.encode(&table, &schema, &rows).await;
+    let [block] = encoded.blocks.as_slice() else {
+        panic!("one block")
+    };
+    assert_eq!(block.rows().len(), 12_000);
+    for _ in 0..2 {
+        assert!(matches!(place.insert(&table, block, "t").await, Outcome::Applied));
+    }
+    let sql = format!(
+        "SELECT count(), uniqExact(_seq), uniqExact(_part), countIf(text = concat('{text}', toString(_seq))), \
+         countIf(early = 'e' AND _seq < 10), countIf(early != ''), countIf(late = 7 AND _seq >= {ROWS} - 10), \
+         count(late), countIf(odd = _seq + 0.5 AND _seq % 2 = 1), count(odd), \
+         countIf(tags = ['a', 'b'] AND _seq >= {ROWS} - 10), countIf(notEmpty(tags)), \
+         countIf(event = concat('name ', toString(intDiv(_seq, 5000)))) FROM {}",
+        table.quoted()
+    );
+    assert_eq!(
+        place.rows(&sql).await,
+        ["12000\t12000\t1\t12000\t10\t10\t10\t10\t6000\t6000\t10\t10\t12000"]
+    );
+}
+
 /// A block starts with its number of columns, and 32 is a space: it must not be read as part of the statement.
 #[tokio::test]
 async fn a_block_of_any_number_of_columns_is_taken() {

@@ -166,8 +166,9 @@ impl Writer {
                     let before = refused.0.len();
                     let blocks = self.encode(trial, &missing, refused).await?;
                     // Rows that came back may be those of which the server refused more than a plan can name: now their
-                    // plan can still be cut.
-                    if !certain && !trial.job.uncertain && refused.0.len() == before {
+                    // plan can still be cut. Where it refused none, that would be an insert more for nothing.
+                    let came_back = !certain && !trial.job.uncertain;
+                    if came_back && self.is_refusing(trial.table) && refused.0.len() == before {
                         for row in self.find_bad_rows(trial, &missing).await? {
                             refused.push(row, trial.table);
                         }

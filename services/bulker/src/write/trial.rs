@@ -15,6 +15,9 @@ use crate::error::Error;
 /// How long a table that was given up is left alone before a chunk tries it again.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
 
+/// Tables of which it is kept that they refused rows; past it all are forgotten.
+const MOST_REFUSING: usize = 10_000;
+
 /// One chunk's attempts at one table.
 ///
 /// A server without which nothing goes on, and that does not answer, is no failing table: then everybody waits. A table that was given up once is
@@ -119,6 +122,22 @@ impl<'a, D: Destination> Trial<'a, D> {
 }
 
 impl Writer {
+    /// Takes note that a table's server refused more of a plan's rows than the plan can name.
+    pub fn note_refusals(&self, table: &TableName) {
+        let mut refusing = self.refusing();
+        if refusing.len() >= MOST_REFUSING {
+            refusing.clear();
+        }
+        refusing.insert(table.clone());
+    }
+
+    /// Whether rows that come back to this table are to be tried before their plan is written: its server refused some,
+    /// and a plan of which nothing was written can still be cut until all that are bad can be named. Known to this
+    /// session alone: where the rows come back to another, they go round once more.
+    pub(super) fn is_refusing(&self, table: &TableName) -> bool {
+        self.refusing().contains(table)
+    }
+
     /// Whether a table was given up and is not to be tried yet.
     fn is_left_alone(&self, table: &TableName) -> bool {
         let again_at = self.broken().get(table).copied();
