@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_benches::measure;
-use millrace_kafka::{Connection, topics};
+use millrace_kafka::{Connection, bounds, topics};
 use millrace_testkit::pipeline::{Options, Pipeline};
 use millrace_testkit::wait::until;
 
@@ -89,7 +89,7 @@ impl Gateway {
             .terminate(Duration::from_secs(60))
             .await;
         let connection = Connection::new(self.pipeline.kafka(), "bench");
-        let counts = topics::counts(&connection).await?;
+        let counts = bounds::counts(&connection).await?;
         let own = format!("{}.", self.pipeline.name);
         let own: Vec<&str> = counts
             .keys()
