@@ -15,7 +15,9 @@ async fn logs_end_where_the_next_record_goes_and_begin_behind_what_was_deleted()
         .produce(&topics.ingest, 1, numbered(0..50))
         .await
         .expect("placed");
-    let ends = in_time("the ends", log.ends(&[0, 1])).await.expect("answered");
+    let ends = in_time("the ends", Box::pin(log.ends(&[0, 1])))
+        .await
+        .expect("answered");
     assert_eq!(ends, BTreeMap::from([(0, 0), (1, 50)]));
 
     topics::delete_records(&connection(), &topics.ingest, 1, 20)
@@ -25,7 +27,9 @@ async fn logs_end_where_the_next_record_goes_and_begin_behind_what_was_deleted()
         .produce(&topics.ingest, 2, numbered(0..1))
         .await
         .expect("placed");
-    let ranges = in_time("the ranges", log.ranges(None)).await.expect("answered");
+    let ranges = in_time("the ranges", Box::pin(log.ranges(None)))
+        .await
+        .expect("answered");
     assert_eq!(ranges, BTreeMap::from([(0, 0..0), (1, 20..50), (2, 0..1)]));
     let read = reader::gather(&connection(), &topics.ingest)
         .await
@@ -49,16 +53,16 @@ async fn ranges_since_a_time_begin_with_its_first_record_and_are_empty_where_non
     later.expect("placed");
 
     let log = Bounds::new(&connection(), &topics.ingest);
-    let since = in_time("the ranges", log.ranges(Some(written + 1))).await;
+    let since = in_time("the ranges", Box::pin(log.ranges(Some(written + 1)))).await;
     assert_eq!(since.expect("answered"), BTreeMap::from([(0, 5..8), (1, 5..5)]));
-    let all = in_time("the ranges", log.ranges(Some(0))).await;
+    let all = in_time("the ranges", Box::pin(log.ranges(Some(0)))).await;
     assert_eq!(all.expect("answered"), BTreeMap::from([(0, 0..8), (1, 0..5)]));
 }
 
 #[tokio::test]
 async fn a_topic_that_is_not_there_is_named() {
     let log = Bounds::new(&connection(), "t-nobody-made-this");
-    let error = in_time("the answer", log.ranges(None))
+    let error = in_time("the answer", Box::pin(log.ranges(None)))
         .await
         .expect_err("no such topic");
     assert!(matches!(error, Error::NoSuchTopic { .. }), "{error:?}");

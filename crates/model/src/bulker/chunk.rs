@@ -102,7 +102,7 @@ impl Shell {
 
     pub(super) async fn learn(&mut self, records: &[Record]) -> Result<(), End> {
         let arrivals: Vec<_> = records.iter().map(|(at, record)| arrival(*at, record)).collect();
-        for journal in self.ledger.unknown(&arrivals) {
+        for journal in self.ledger.unknown(arrivals) {
             let written = loop {
                 let position = self.ledger.settled_offset();
                 if let Some(written) = self.world.look_up(journal, position).await {
