@@ -129,7 +129,8 @@ impl Default for Telemetry {
             otlp_endpoint: None,
             sample_ratio: 1.0,
             log_format: LogFormat::Json,
-            log_level: "info".to_owned(),
+            // The client that asks for the ends of logs tells every attempt to reach a broker that is away.
+            log_level: "info,rskafka=error".to_owned(),
         }
     }
 }
