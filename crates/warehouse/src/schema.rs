@@ -51,7 +51,7 @@ impl Dialect {
 }
 
 /// The columns of a table at one moment, in the table's order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
     columns: Vec<ColumnSpec>,
     positions: HashMap<String, usize>,

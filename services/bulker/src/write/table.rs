@@ -79,6 +79,7 @@ impl Writer {
         let encodable: Vec<Row<'_>> = rows.iter().map(|row| row.as_row()).collect();
         let limits = trial.limits;
         let (table, at) = (trial.table, trial.job.context.at);
+        let mut read_again = false;
         loop {
             let schema = self.schema(trial).await?;
             let tables = Arc::clone(&trial.tables);
@@ -94,7 +95,15 @@ impl Writer {
             match encoding {
                 Ok((blocks, faults, schema)) => {
                     tables.learn(table, &schema, trial.settings);
-                    return Ok((blocks, faults));
+                    if faults.is_empty() || read_again {
+                        return Ok((blocks, faults));
+                    }
+                    // A column may have moved to another type since the table was read: a row is judged by what is there.
+                    read_again = true;
+                    tables.forget(table);
+                    if self.schema(trial).await? == schema {
+                        return Ok((blocks, faults));
+                    }
                 }
                 Err(error) => {
                     tables.forget(table);

@@ -41,6 +41,32 @@ async fn rows_of_several_partitions_arrive_once_with_their_properties() {
 }
 
 #[tokio::test]
+async fn a_row_that_did_not_fit_the_columns_known_is_judged_by_those_that_are_there() {
+    let bench = Bench::start(vec![]).await;
+    let event = |x: &str| format!(r#"{{"type":"track","event":"Tested","properties":{{"x":{x}}}}}"#);
+    bench
+        .send(0, vec![bench.forward(id(0, 0), &[&event("\"one\"")])])
+        .await;
+    let table = bench.pipeline.table.clone();
+    bench
+        .pipeline
+        .rows(1, PATIENCE)
+        .await
+        .expect("the column x is text");
+    let moved = format!("ALTER TABLE {table} RENAME COLUMN x TO x_text, ADD COLUMN x Nullable(Float64)");
+    bench.pipeline.execute(&moved).await.expect("altered");
+    bench.send(0, vec![bench.forward(id(0, 1), &[&event("2")])]).await;
+    bench
+        .pipeline
+        .rows(2, PATIENCE)
+        .await
+        .expect("the number is stored");
+    let sql = format!("SELECT toUInt32(x) AS x FROM {table} WHERE _seq = 1");
+    let held = &bench.pipeline.query(&sql).await.expect("answered")[0];
+    assert_eq!(held["x"], 2);
+}
+
+#[tokio::test]
 async fn a_batch_that_was_shipped_twice_is_stored_once() {
     let bench = Bench::start(vec![]).await;
     bench.send(0, bench.events(0, 0, 200)).await;
