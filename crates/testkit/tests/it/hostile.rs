@@ -13,7 +13,7 @@ const FUNCTION: &str = "export const config = { timeout: '1s' };
 export default function (event) {
   switch (event.properties.act) {
     case 'loop': for (;;) {}
-    case 'throw': throw new Error('no such price');
+    case 'throw': return priced(event);
     case 'heap': { const held = []; for (;;) held.push(new Array(1000).fill({})); }
     case 'fill': new Array(2 ** 27).fill(1.1); break;
     case 'split': 'x'.repeat(2 ** 28).split(''); break;
@@ -21,6 +21,7 @@ export default function (event) {
   event.properties.seen = true;
   return event;
 }
+function priced(event) { throw new Error('no such price'); }
 ";
 
 /// What may be said of each: some end within the isolate, some only with the worker process.
@@ -122,6 +123,31 @@ async fn functions_that_loop_throw_or_exhaust_the_engine_cost_their_own_event_on
         !text(thrown, header::FUNCTION).is_empty(),
         "the function is named"
     );
+    // The function's own frames, innermost first, and nothing of what runs it.
+    let stack = text(thrown, header::ERROR_STACK);
+    let frames: Vec<_> = stack
+        .lines()
+        .filter(|line| line.trim().starts_with("at "))
+        .collect();
+    assert_eq!(frames.len(), 2, "{stack}");
+    assert!(
+        frames[0].contains("priced") && frames[0].contains(":13:"),
+        "{stack}"
+    );
+    assert!(frames[1].contains(":5:"), "{stack}");
+    let tools = [
+        (header::connect::CLASS_NAME, "thrown".to_owned()),
+        (header::connect::MESSAGE, text(thrown, header::ERROR_MESSAGE)),
+        (header::connect::STACKTRACE, stack),
+        (header::connect::TOPIC, text(thrown, header::ORIGIN_TOPIC)),
+        (header::connect::PARTITION, text(thrown, header::ORIGIN_PARTITION)),
+        (header::connect::OFFSET, text(thrown, header::ORIGIN_OFFSET)),
+    ];
+    for (name, value) in tools {
+        assert!(!value.is_empty(), "{name}");
+        assert_eq!(text(thrown, name), value, "{name}");
+    }
+    assert_eq!(text(thrown, header::ATTEMPT), "0");
     let seen = format!(
         "SELECT count() AS n FROM {} WHERE seen AND startsWith(message_id, 'innocent-')",
         pipeline.table
