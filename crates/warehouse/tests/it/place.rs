@@ -196,3 +196,14 @@ pub(crate) fn row(seq: u64, event: &RawValue) -> Row<'_> {
         event,
     }
 }
+
+/// Two rows of the workspace `ws_one` and three of `ws_two`.
+pub(crate) fn rows_of_two(event: &RawValue) -> Vec<Row<'_>> {
+    let workspace = |seq| if seq < 2 { "ws_one" } else { "ws_two" };
+    (0..5)
+        .map(|seq| Row {
+            workspace: workspace(seq),
+            ..row(seq, event)
+        })
+        .collect()
+}

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use millrace_testkit::clickhouse::ClickHouse;
 use millrace_warehouse::error::UnfitReason;
-use millrace_warehouse::{Error, Layout, Retry, Row, TableName, share};
+use millrace_warehouse::{Error, Layout, Retry, TableName, share};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::place::{JOURNAL, Place, id, raw, row, unhurried};
+use crate::place::{JOURNAL, Place, id, raw, rows_of_two, unhurried};
 use crate::settings::{settings, write};
 
 /// A server of the test's own, and a database in it.
@@ -117,12 +117,7 @@ async fn whoever_may_read_a_shared_table_itself_sees_the_rows_of_one_workspace_a
         made.expect("a view, though this server keeps no policies that are said in SQL");
     }
     let event = raw(r#"{"type":"track","event":"Bought","anonymousId":"a","properties":{"price":1.5}}"#);
-    let rows: Vec<_> = (0..5)
-        .map(|seq| Row {
-            workspace: if seq < 2 { "ws_one" } else { "ws_two" },
-            ..row(seq, &event)
-        })
-        .collect();
+    let rows = rows_of_two(&event);
     write(&place, &shared, &layout, &schema, &rows).await;
 
     for (workspace, other, wanted) in [("ws_one", "ws_two", "2"), ("ws_two", "ws_one", "3")] {

@@ -8,7 +8,7 @@ use millrace_warehouse::error::UnfitReason;
 use millrace_warehouse::{Error, Layout, Limits, Outcome, Row, Schema, TableName, layout};
 use serde_json::{Value, json};
 
-use crate::place::{JOURNAL, Place, at, id, raw, row};
+use crate::place::{JOURNAL, Place, at, id, raw, row, rows_of_two};
 
 pub(crate) fn settings(object: &Value) -> ClickHouse {
     let object = object.as_object().expect("an object");
@@ -279,12 +279,7 @@ async fn a_workspace_sees_its_own_rows_of_a_shared_table_and_the_columns_that_co
         }
     }
     let event = raw(r#"{"type":"track","event":"Bought","anonymousId":"a","properties":{"price":1.5}}"#);
-    let rows: Vec<_> = (0..5)
-        .map(|seq| Row {
-            workspace: if seq < 2 { "ws_one" } else { "ws_two" },
-            ..row(seq, &event)
-        })
-        .collect();
+    let rows = rows_of_two(&event);
     // Both workspaces in one block, and a column that the views did not have.
     write(&place, &shared, &layout, &Arc::new(schema), &rows).await;
     for (view, wanted) in views.iter().zip(["2", "3"]) {
