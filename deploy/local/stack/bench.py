@@ -34,11 +34,11 @@ def run(arguments: List[str]) -> None:
     """`bench CPU [NAME [flags]]`: a load program by its name; else everything goes to `cargo bench`."""
     cpu, rest = _cpu(arguments), arguments[1:]
     name = rest[0] if rest else ""
-    if name not in (*ON_THE_STACK, *ALONE):
-        rust.cargo(["bench", "-p", "millrace-benches", *rest])
-        return
     layout = Layout.local()
     engine = setup.ensure(layout)
+    if name not in (*ON_THE_STACK, *ALONE):
+        rust.bench(engine, layout.base, cpu, rest)
+        return
     # What cargo says goes to standard error, so that `--json` prints nothing but JSON.
     rust.build_release(engine, layout.base, cpu)
     program = str(rust.release(name))

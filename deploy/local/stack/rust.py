@@ -196,16 +196,30 @@ def build_release(engine: str, scratch: Path, cpu: str) -> None:
     Always the same packages: cargo would choose other features for another set and compile most of it anew.
     """
     packages = [flag for package in (*PACKAGES, ROTOR, BENCHES) for flag in ("-p", package)]
-    environment = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} -C target-cpu={cpu}".strip()}
     engine_flags: List[str] = []
     if engine == "quickjs":
         warn_of_quickjs()
         engine_flags = ["--no-default-features", "--features"]
         engine_flags.append(f"{ROTOR}/engine-quickjs,{BENCHES}/engine-quickjs")
-        environment.update(quickjs_environment(scratch))
+    environment = _as_shipped(engine, scratch, cpu)
     cargo(["build", "--profile", "dist", "--bins", *packages, *engine_flags], environment)
     for program in PROGRAMS:
         _has_no_failpoints(release(program))
+
+
+def bench(engine: str, scratch: Path, cpu: str, arguments: List[str]) -> None:
+    """Runs Criterion's benches, all unless the arguments name one by `--bench`, compiled as what is shipped."""
+    which = [] if "--bench" in arguments else ["--bench", "*"]
+    engine_flags = QUICKJS if engine == "quickjs" else ()
+    environment = _as_shipped(engine, scratch, cpu)
+    cargo(["bench", "--profile", "dist", "-p", BENCHES, *engine_flags, *which, *arguments], environment)
+
+
+def _as_shipped(engine: str, scratch: Path, cpu: str) -> Dict[str, str]:
+    environment = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} -C target-cpu={cpu}".strip()}
+    if engine == "quickjs":
+        environment.update(quickjs_environment(scratch))
+    return environment
 
 
 def _has_no_failpoints(program: Path) -> None:
