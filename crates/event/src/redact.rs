@@ -11,6 +11,9 @@ pub const SHORTEST: usize = 6;
 /// Fewest bytes of a value that are taken out at the end of text that was cut.
 const SHORTEST_PART: usize = 4;
 
+/// What engines put around the piece of a text that they cannot parse.
+const QUOTES: [char; 2] = ['"', '\''];
+
 /// The values to take out.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -59,7 +62,8 @@ impl Redactor {
         !self.forms.iter().any(|(form, _)| text.contains(form.as_str()))
     }
 
-    /// Takes every value out, and where the text may have been cut in the middle of one, its beginning too.
+    /// Takes every value out, and where the text may have been cut in the middle of one, its beginning too; and pieces
+    /// of values between quotation marks, as an engine cites what it cannot parse.
     pub fn clean(&self, text: &mut String) {
         for (form, mark) in &self.forms {
             if text.contains(form.as_str()) {
@@ -75,6 +79,37 @@ impl Redactor {
                 text.truncate(text.len() - part.len());
                 text.push_str(mark);
             }
+        }
+        for (form, mark) in &self.forms {
+            take_out_cited(text, form, mark);
+        }
+    }
+}
+
+/// Takes out pieces of `form` of [`SHORTEST`] bytes or more that stand between quotation marks with nothing else.
+fn take_out_cited(text: &mut String, form: &str, mark: &str) {
+    let mut from = 0;
+    while let Some((at, quote)) = text.get(from..).and_then(|rest| {
+        rest.char_indices()
+            .find(|(_, character)| QUOTES.contains(character))
+    }) {
+        from += at + quote.len_utf8();
+        let cited = text.get(from..).unwrap_or_default();
+        let is_closed = |end: &usize| {
+            let rest = cited.get(*end..).unwrap_or_default();
+            rest.is_empty() || rest.starts_with(quote)
+        };
+        let ends = cited
+            .char_indices()
+            .map(|(at, character)| at + character.len_utf8());
+        let piece = ends
+            .skip_while(|end| *end < SHORTEST)
+            .take_while(|end| cited.get(..*end).is_some_and(|piece| form.contains(piece)))
+            .filter(is_closed)
+            .last();
+        if let Some(end) = piece {
+            text.replace_range(from..from + end, mark);
+            from += mark.len();
         }
     }
 }
@@ -117,6 +152,26 @@ mod tests {
         assert_eq!(cleaned("the token is hunt"), "the token is [secret LONGER]");
         assert_eq!(cleaned("the token is hun"), "the token is hun");
         assert_eq!(cleaned("früh st"), "[secret WORD]");
+    }
+
+    #[test]
+    fn a_piece_that_an_engine_cites_is_taken_out() {
+        assert_eq!(
+            cleaned("unexpected token: 'hunter2'"),
+            "unexpected token: '[secret LONGER]'"
+        );
+        assert_eq!(
+            cleaned(r#"Unexpected token 'u', ..."unter2!m"... is not valid JSON"#),
+            r#"Unexpected token 'u', ..."[secret LONGER]"... is not valid JSON"#
+        );
+        for stays in [
+            r#"a "hunt" for 'more'"#,
+            "'",
+            "the hunter2 of it",
+            r#"{"k":"hunter2 and others"}"#,
+        ] {
+            assert_eq!(cleaned(stays), stays);
+        }
     }
 
     #[test]

@@ -19,18 +19,20 @@ fn a_secret_is_taken_out_of_lines_and_messages_however_it_got_there() {
         const kinds = {
             error: () => { throw new Error(env.KEY); }, text: () => { throw env.KEY; }, object: () => { throw { key: env.KEY }; },
             retry: () => { throw new RetryError(`try ${env.KEY}`); }, long: () => { throw new Error("x".repeat(1010) + env.KEY); },
-            reference: () => JSON.parse(env.KEY),
+            reference: () => JSON.parse(env.KEY), cited: () => JSON.parse(env.LONG),
         };
         kinds[event.kind]();
     }"#;
     let secret = r#"s3cr3t "quoted" é"#;
-    let environment = serde_json::json!({ "KEY": secret }).to_string();
+    // The engine cites its first letters.
+    let long = "t0ken-".repeat(10);
+    let environment = serde_json::json!({ "KEY": secret, "LONG": long }).to_string();
     let chain = open_in(&environment, None, code);
-    for kind in ["error", "text", "object", "retry", "long", "reference"] {
+    for kind in ["error", "text", "object", "retry", "long", "reference", "cited"] {
         let (outcomes, lines) = run(&chain, &[&format!(r#"{{"kind":"{kind}"}}"#)]);
         let fault = outcomes[0].fault.as_ref().expect("a fault");
         let all = format!("{fault:?} {lines:?}");
-        assert!(!all.contains("s3cr3t"), "{kind}: {all}");
+        assert!(!all.contains("s3cr3t") && !all.contains("t0ken"), "{kind}: {all}");
         assert_eq!(lines.len(), 2);
         let expected = r#"[secret KEY] {"nested":["[secret KEY]"]} [secret KEY]"#;
         assert_eq!(lines[0].message, expected);
