@@ -94,7 +94,9 @@ impl Producer {
         if records.is_empty() {
             return Ok(());
         }
-        let batch = records.into_iter().collect::<Records>().into_batch(now_ms());
+        let mut all = Records::default();
+        all.extend(records);
+        let batch = all.into_batch(now_ms());
         self.produce_batch(topic, partition, &batch).await
     }
 

@@ -72,8 +72,8 @@ pub struct Reporter<T> {
     told: u64,
 }
 
-/// What is not sent yet, by partition, each with how many notes it has.
-type Lanes = BTreeMap<u32, (Batch, usize)>;
+/// What is not sent yet, by partition.
+type Lanes = BTreeMap<u32, Batch>;
 
 /// Both ends of a buffer in front of `topic`.
 pub fn notes<T: Note>(
@@ -174,7 +174,10 @@ impl<T: Note> Reporter<T> {
                 Err(error) => error,
             };
             if end.is_cancelled() {
-                let count = left.map_or(batch.len(), |left| left.values().map(|(_, count)| count).sum());
+                let count = match left {
+                    Some(left) => left.values().map(|batch| u64::from(batch.count())).sum(),
+                    None => u64::try_from(batch.len()).unwrap_or(u64::MAX),
+                };
                 self.drop_for(count, &error);
                 return;
             }
@@ -195,30 +198,24 @@ impl<T: Note> Reporter<T> {
                 .insert(self.producer.partitions(&self.topic).await?),
         };
         let left = left.get_or_insert_with(|| {
-            let mut lanes: BTreeMap<u32, (Records, usize)> = BTreeMap::new();
+            let mut lanes: BTreeMap<u32, Records> = BTreeMap::new();
             for note in batch {
                 let partition = partition::of_key(note.spread(), partitions);
-                let (records, count) = lanes.entry(partition).or_default();
-                let Outgoing { key, value, headers } = note.outgoing();
-                records.push(key.as_deref(), &value, headers.iter());
-                *count += 1;
+                lanes.entry(partition).or_default().extend([note.outgoing()]);
             }
             let now = edge::now_ms();
-            let encoded = |(partition, (records, count)): (u32, (Records, usize))| {
-                (partition, (records.into_batch(now), count))
-            };
+            let encoded = |(partition, records): (u32, Records)| (partition, records.into_batch(now));
             lanes.into_iter().map(encoded).collect()
         });
         while let Some(entry) = left.first_entry() {
-            let (batch, count) = entry.get();
-            let count = *count;
+            let batch = entry.get();
+            let count = u64::from(batch.count());
             match self
                 .producer
                 .produce_batch(&self.topic, *entry.key(), batch)
                 .await
             {
                 Ok(()) => {
-                    let count = u64::try_from(count).unwrap_or(u64::MAX);
                     self.tally.sent.inc_by(count);
                 }
                 Err(error @ ProduceError::Refused { .. }) => self.drop_for(count, &error),
@@ -229,11 +226,15 @@ impl<T: Note> Reporter<T> {
         Ok(())
     }
 
-    fn drop_for(&mut self, count: usize, error: &(dyn StdError + 'static)) {
-        let dropped = u64::try_from(count).unwrap_or(u64::MAX);
+    fn drop_for(&mut self, dropped: u64, error: &(dyn StdError + 'static)) {
         self.tally.dropped.inc_by(dropped);
         self.told += dropped;
-        tracing::warn!(notes = T::MANY, count, error, "dropped: they could not be sent");
+        tracing::warn!(
+            notes = T::MANY,
+            count = dropped,
+            error,
+            "dropped: they could not be sent"
+        );
     }
 
     fn tell(&mut self) {

@@ -34,6 +34,7 @@ pub struct Records {
 #[derive(Clone, Debug)]
 pub struct Batch {
     bytes: Bytes,
+    count: u32,
 }
 
 impl Records {
@@ -99,21 +100,27 @@ impl Records {
         let crc = crc32c::crc32c(&out[CRC.1..]);
         out[8..12].copy_from_slice(&length.to_be_bytes());
         out[CRC.0..CRC.1].copy_from_slice(&crc.to_be_bytes());
-        Batch { bytes: out.freeze() }
+        Batch {
+            bytes: out.freeze(),
+            count: self.count,
+        }
     }
 }
 
-impl FromIterator<Outgoing> for Records {
-    fn from_iter<T: IntoIterator<Item = Outgoing>>(records: T) -> Self {
-        let mut all = Self::default();
+impl Extend<Outgoing> for Records {
+    fn extend<T: IntoIterator<Item = Outgoing>>(&mut self, records: T) {
         for record in records {
-            all.push(record.key.as_deref(), &record.value, record.headers.iter());
+            self.push(record.key.as_deref(), &record.value, record.headers.iter());
         }
-        all
     }
 }
 
 impl Batch {
+    /// How many records it has.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
     /// All of it.
     pub(super) fn bytes(&self) -> Bytes {
         self.bytes.clone()
