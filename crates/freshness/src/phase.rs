@@ -47,8 +47,12 @@ impl Phase {
             post(sender, *numbers..*numbers + 1).await?;
             *numbers += 1;
         }
-        let wanted = *numbers;
-        arrived(pipeline, places, wanted).await.map(drop)
+        Self::all_arrive(pipeline, places, *numbers).await
+    }
+
+    /// Waits until every event that was ever sent is there, also of the workspaces that are not watched.
+    pub(crate) async fn all_arrive(pipeline: &Pipeline, places: &Places, numbers: u64) -> Result<()> {
+        arrived(pipeline, places, numbers).await.map(drop)
     }
 
     /// Sends for a while, and watches.

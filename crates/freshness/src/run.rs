@@ -74,6 +74,8 @@ async fn measure(
     let phase = Phase::run(pipeline, places, "all sound", load, &mut numbers);
     let mut phases = vec![phase.await?];
     if options.broken {
+        // What is held back from here on was sent to the broken ones while they were broken.
+        Phase::all_arrive(pipeline, places, numbers).await?;
         places.break_two(pipeline).await?;
         say(&format!("two broken, {seconds} s"));
         let phase = Phase::run(pipeline, places, "two broken", load, &mut numbers);

@@ -17,7 +17,8 @@ pub struct Measured {
     pub inserts_a_second: f64,
     /// Events of watched, sound workspaces that did not arrive.
     pub missing: u64,
-    /// Events of all workspaces that were in no table when those of the sound ones were: of the broken ones.
+    /// Events of all workspaces that were in no table when those of the watched, sound ones were: of the broken ones, and
+    /// of those that nobody watches.
     pub held_back: u64,
     /// From acknowledgement to being found, of watched, sound workspaces; ascending.
     pub ages: Vec<Duration>,
