@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::Error;
-use crate::{fence, sql};
+use crate::{own, sql};
 
 /// The schema in which event tables are made unless the destination says otherwise.
 pub const DEFAULT_SCHEMA: &str = "millrace";
@@ -218,7 +218,7 @@ impl Postgres {
     async fn prepare(&self, client: &Client) -> Result<(), Error> {
         let mut prepared = self.prepared.lock().await;
         if !*prepared {
-            self.bounded(client.batch_execute(&fence::own_tables(&self.config.schema)))
+            self.bounded(client.batch_execute(&own::tables(&self.config.schema)))
                 .await?;
             *prepared = true;
         }

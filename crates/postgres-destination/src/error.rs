@@ -3,7 +3,7 @@
 use millrace_warehouse::{Retry, TableName};
 use tokio_postgres::error::SqlState;
 
-use crate::layout::IDENTITY_INDEX;
+use crate::own::IDENTITY_INDEX;
 
 /// A request to PostgreSQL that did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -10,39 +10,11 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::client::{Line, Postgres};
 use crate::error::Error;
+use crate::own::OWN_SCHEMA;
 use crate::sql;
-
-/// The schema of the tables that are the destination's own.
-pub const OWN_SCHEMA: &str = "millrace_ledger";
-
-/// Taken while tables are made: two who make one at once would fail.
-pub(crate) const MAKING: i64 = 0x6d69_6c6c_7261_6365;
 
 /// How long a block's token is kept. A block is repeated within seconds of its first attempt, or after a question.
 const TOKENS_KEPT: &str = "1 hour";
-
-/// The statements that make the destination's own tables and the schema of its event tables.
-pub(crate) fn own_tables(schema: &str) -> String {
-    format!(
-        "BEGIN; SELECT pg_advisory_xact_lock({MAKING});
-        DO $$ BEGIN
-            IF to_regnamespace('{OWN_SCHEMA}') IS NULL THEN CREATE SCHEMA {OWN_SCHEMA}; END IF;
-            IF to_regnamespace({literal}) IS NULL THEN CREATE SCHEMA {schema}; END IF;
-        END $$;
-        CREATE TABLE IF NOT EXISTS {OWN_SCHEMA}.owners (
-            destination text NOT NULL, consumer_group text NOT NULL, partition bigint NOT NULL,
-            epoch bigint NOT NULL, taken_at timestamptz NOT NULL DEFAULT now(),
-            PRIMARY KEY (destination, consumer_group, partition));
-        CREATE TABLE IF NOT EXISTS {OWN_SCHEMA}.blocks (
-            token uuid PRIMARY KEY, destination text NOT NULL, \"table\" text NOT NULL, consumer_group text NOT NULL,
-            partition bigint NOT NULL, first_offset bigint NOT NULL, rows bigint NOT NULL,
-            written_at timestamptz NOT NULL DEFAULT now());
-        CREATE INDEX IF NOT EXISTS blocks_by_time ON {OWN_SCHEMA}.blocks (written_at);
-        COMMIT",
-        literal = sql::text(&sql::name(schema)),
-        schema = sql::name(schema)
-    )
-}
 
 impl Postgres {
     /// An open line for an insert of this partition. The first one takes the partition over.

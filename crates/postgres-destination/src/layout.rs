@@ -10,11 +10,8 @@ use millrace_warehouse::{ColumnSpec, Dialect, Schema, TableName};
 
 use crate::client::Postgres;
 use crate::error::{Error, Unfit};
-use crate::fence::MAKING;
+use crate::own::{IDENTITY_INDEX, MAKING};
 use crate::sql;
-
-/// What the name of the unique index on a row's identity begins with, in tables that are made here.
-pub const IDENTITY_INDEX: &str = "_millrace_identity_";
 
 /// The types of the identity's columns, in their order in [`IDENTITY`].
 const IDENTITY_TYPES: [&str; 4] = ["text", "bigint", "bigint", "integer"];

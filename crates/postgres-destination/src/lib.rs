@@ -23,6 +23,7 @@ pub mod error;
 pub mod fence;
 pub mod insert;
 pub mod layout;
+mod own;
 pub mod question;
 mod sql;
 
