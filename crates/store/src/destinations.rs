@@ -157,13 +157,13 @@ impl Destinations {
                     }
                 }
                 let configured = named(&transaction, workspace, new.name.as_str(), "").await?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok((configured, made > 0))
             })
             .await
     }
 
-    /// Changes settings, and gives the destination before and after. With `dry_run` nothing is changed.
+    /// Changes settings, and gives the destination before and after.
     ///
     /// Whose table it is cannot change: rows that are on their way would be looked for in another table than they
     /// were written to.
@@ -178,7 +178,6 @@ impl Destinations {
         workspace: &WorkspaceId,
         id_or_name: &str,
         changes: &Changes,
-        dry_run: bool,
     ) -> Result<(Configured, Configured), Error> {
         self.postgres
             .call(async {
@@ -201,9 +200,7 @@ impl Destinations {
                     .execute(update, &[&id, &Json(settings.to_json())])
                     .await?;
                 let after = named(&transaction, workspace, id, "").await?;
-                if !dry_run {
-                    transaction.commit().await?;
-                }
+                self.postgres.keep(transaction).await?;
                 Ok((before, after))
             })
             .await

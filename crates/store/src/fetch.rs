@@ -115,12 +115,13 @@ impl FetchOrigins {
         let fits = self
             .postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                let statement = client.prepare_cached(query).await?;
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
                 let origin = origin.to_string();
-                let row = client
-                    .query_one(&statement, &[&workspace.as_str(), &origin, &MOST])
+                let row = transaction
+                    .query_one(query, &[&workspace.as_str(), &origin, &MOST])
                     .await?;
+                self.postgres.keep(transaction).await?;
                 row.field::<bool>("fits")
             })
             .await?;
@@ -143,11 +144,13 @@ impl FetchOrigins {
         let changed = self
             .postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                let statement = client.prepare_cached(query).await?;
-                Ok(client
-                    .execute(&statement, &[&workspace.as_str(), &origin])
-                    .await?)
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let changed = transaction
+                    .execute(query, &[&workspace.as_str(), &origin])
+                    .await?;
+                self.postgres.keep(transaction).await?;
+                Ok(changed)
             })
             .await?;
         if changed == 0 {

@@ -244,39 +244,42 @@ impl Fields {
         let statement = "UPDATE fields SET type = $3 WHERE workspace = $1 AND name = $2";
         self.change(workspace, name, async |transaction| {
             let values: [&str; 3] = [workspace.as_str(), name, field_type.as_str()];
-            transaction
+            let changed = transaction
                 .execute(statement, &[&values[0], &values[1], &values[2]])
-                .await
+                .await?;
+            Ok((changed, ()))
         })
         .await
     }
 
-    /// Forgets a field, with what strangers said of it: the next event fixes its type anew.
+    /// Forgets a field, with what strangers said of it: the next event fixes its type anew. Gives the type that it
+    /// had; nothing where strangers had only proposed some.
     ///
     /// # Errors
     /// When there is no such field, or Postgres does not answer.
-    pub async fn forget(&self, workspace: &WorkspaceId, name: &str) -> Result<(), Error> {
+    pub async fn forget(&self, workspace: &WorkspaceId, name: &str) -> Result<Option<FieldType>, Error> {
         self.change(workspace, name, async |transaction| {
-            let mut gone = 0;
-            for statement in [
-                "DELETE FROM fields WHERE workspace = $1 AND name = $2",
-                "DELETE FROM field_proposals WHERE workspace = $1 AND name = $2",
-            ] {
-                gone += transaction
-                    .execute(statement, &[&workspace.as_str(), &name])
-                    .await?;
-            }
-            Ok(gone)
+            let statement = "DELETE FROM fields WHERE workspace = $1 AND name = $2 RETURNING type";
+            let row = transaction
+                .query_opt(statement, &[&workspace.as_str(), &name])
+                .await?;
+            let before = row.map(|row| row.parsed("type")).transpose()?;
+            let statement = "DELETE FROM field_proposals WHERE workspace = $1 AND name = $2";
+            let proposals = transaction
+                .execute(statement, &[&workspace.as_str(), &name])
+                .await?;
+            Ok((proposals + u64::from(before.is_some()), before))
         })
         .await
     }
 
-    async fn change(
+    /// Does `change`, which says how many rows it changed and what else there is to say.
+    async fn change<T>(
         &self,
         workspace: &WorkspaceId,
         name: &str,
-        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<u64, tokio_postgres::Error>,
-    ) -> Result<(), Error> {
+        change: impl AsyncFnOnce(&Transaction<'_>) -> Result<(u64, T), Error>,
+    ) -> Result<T, Error> {
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
@@ -284,11 +287,11 @@ impl Fields {
                 // In turn with those who learn.
                 let lock = "SELECT pg_advisory_xact_lock(hashtextextended('fields ' || $1, 0))";
                 transaction.execute(lock, &[&workspace.as_str()]).await?;
-                let changed = change(&transaction).await?;
-                transaction.commit().await?;
+                let (changed, said) = change(&transaction).await?;
+                self.postgres.keep(transaction).await?;
                 match changed {
                     0 => Err(Error::not_found(Entity::Field, name)),
-                    _ => Ok(()),
+                    _ => Ok(said),
                 }
             })
             .await

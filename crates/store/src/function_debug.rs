@@ -28,11 +28,12 @@ impl FunctionDebug {
             ON CONFLICT (workspace) DO UPDATE SET ends_at = excluded.ends_at";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                client
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                transaction
                     .execute(query, &[&workspace.as_str(), &time.as_secs_f64()])
                     .await?;
-                Ok(())
+                self.postgres.keep(transaction).await
             })
             .await
     }
@@ -44,14 +45,15 @@ impl FunctionDebug {
     pub async fn off(&self, workspace: &WorkspaceId) -> Result<(), Error> {
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                client
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                transaction
                     .execute(
                         "DELETE FROM function_debug WHERE workspace = $1",
                         &[&workspace.as_str()],
                     )
                     .await?;
-                Ok(())
+                self.postgres.keep(transaction).await
             })
             .await
     }

@@ -175,7 +175,7 @@ impl Functions {
                     .query_one(insert, &[&values.0, &version, &values.1, &code])
                     .await?;
                 let version = row.version("version")?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok(Put {
                     function,
                     version,
@@ -209,7 +209,7 @@ impl Functions {
                 let function = function(&transaction, workspace, id_or_name, "").await?;
                 let version = existing(&transaction, &function, version).await?;
                 put_in_force(&transaction, workspace, &chain, &function, version).await?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok(InForce {
                     chain,
                     function,
@@ -260,7 +260,7 @@ impl Functions {
                     .execute(update, &[&chain.as_str(), &function.as_str(), &before])
                     .await?;
                 let version = row.version("version")?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok(InForce {
                     chain,
                     function,

@@ -148,6 +148,24 @@ impl Keyring {
         Ok(id)
     }
 
+    /// Whether [`Self::create`] could make a file there, as far as can be seen without making one.
+    ///
+    /// # Errors
+    /// As [`Self::create`]: when there is one already, or no folder for it.
+    pub fn could_create(path: &Path) -> Result<(), KeyFileError> {
+        let failed = |kind: std::io::ErrorKind| KeyFileError::File {
+            path: path.into(),
+            done: "made",
+            source: kind.into(),
+        };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        match (path.symlink_metadata(), folder.is_none_or(Path::is_dir)) {
+            (Ok(_), _) => Err(failed(std::io::ErrorKind::AlreadyExists)),
+            (Err(_), false) => Err(failed(std::io::ErrorKind::NotFound)),
+            (Err(_), true) => Ok(()),
+        }
+    }
+
     /// Puts a new key in front of those in a file; it seals from now on. Gives its id.
     ///
     /// # Errors

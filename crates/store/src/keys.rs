@@ -153,6 +153,8 @@ pub struct Listed {
     pub source: SourceId,
     /// Origins that a browser may send from.
     pub origins: Vec<String>,
+    /// What is kept of the addresses that its events come from.
+    pub ip_policy: IpPolicy,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was revoked, if it was.
@@ -224,8 +226,9 @@ impl Keys {
             SELECT $1, $2, $3, workspace, id, $6 FROM sources WHERE workspace = $4 AND id = $5";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                let made = client
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let made = transaction
                     .execute(
                         query,
                         &[
@@ -241,43 +244,56 @@ impl Keys {
                 if made == 0 {
                     return Err(Error::not_found(Entity::Source, &new.source));
                 }
+                self.postgres.keep(transaction).await?;
                 Ok(Issued { id, secret })
             })
             .await
     }
 
-    /// Revokes a key for good; revoking it again changes nothing. Gateways that know the key drop it when they
-    /// are told ([`Cache::revoke`]), else when their cache does.
+    /// Revokes a key for good; revoking it again changes nothing, and gives false. Gateways that know the key drop it
+    /// when they are told ([`Cache::revoke`]), else when their cache does.
     ///
     /// # Errors
     /// When there is no such key, or Postgres does not answer.
-    pub async fn revoke(&self, id: &KeyId) -> Result<(), Error> {
-        let query = "UPDATE write_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1";
+    pub async fn revoke(&self, id: &KeyId) -> Result<bool, Error> {
+        // The time of the transaction: only this call has it.
+        let query = "UPDATE write_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1
+            RETURNING revoked_at = now() AS is_new";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                match client.execute(query, &[&id.as_str()]).await? {
-                    0 => Err(Error::not_found(Entity::Key, id)),
-                    _ => Ok(()),
-                }
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let row = transaction.query_opt(query, &[&id.as_str()]).await?;
+                let row = row.ok_or_else(|| Error::not_found(Entity::Key, id))?;
+                self.postgres.keep(transaction).await?;
+                row.field("is_new")
             })
             .await
     }
 
-    /// Sets what is kept of the addresses that a key's events come from, and returns the key's workspace.
-    /// Gateways go by it when they are told ([`Cache::change`]), else when they ask for the key again.
+    /// Sets what is kept of the addresses that a key's events come from, and returns the key's workspace and what was
+    /// kept before. Gateways go by it when they are told ([`Cache::change`]), else when they ask for the key again.
     ///
     /// # Errors
     /// When there is no such key, or Postgres does not answer.
-    pub async fn set_ip_policy(&self, id: &KeyId, policy: IpPolicy) -> Result<WorkspaceId, Error> {
-        let query = "UPDATE write_keys SET ip_policy = $2 WHERE id = $1 RETURNING workspace";
+    pub async fn set_ip_policy(
+        &self,
+        id: &KeyId,
+        policy: IpPolicy,
+    ) -> Result<(WorkspaceId, IpPolicy), Error> {
+        let query = "UPDATE write_keys k SET ip_policy = $2
+            FROM (SELECT id, ip_policy FROM write_keys WHERE id = $1 FOR UPDATE) before
+            WHERE k.id = before.id RETURNING k.workspace, before.ip_policy AS before";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                match client.query_opt(query, &[&id.as_str(), &policy.as_str()]).await? {
-                    Some(row) => row.parsed("workspace"),
-                    None => Err(Error::not_found(Entity::Key, id)),
-                }
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let row = transaction
+                    .query_opt(query, &[&id.as_str(), &policy.as_str()])
+                    .await?;
+                let row = row.ok_or_else(|| Error::not_found(Entity::Key, id))?;
+                self.postgres.keep(transaction).await?;
+                Ok((row.parsed("workspace")?, row.parsed("before")?))
             })
             .await
     }
@@ -288,7 +304,7 @@ impl Keys {
     /// When Postgres does not answer.
     pub async fn list(&self, workspace: &WorkspaceId) -> Result<Vec<Listed>, Error> {
         let query =
-            "SELECT id, kind, source, origins, created_at, revoked_at, revoked_at IS NOT NULL AS revoked
+            "SELECT id, kind, source, origins, ip_policy, created_at, revoked_at, revoked_at IS NOT NULL AS revoked
             FROM write_keys WHERE workspace = $1 ORDER BY created_at, id";
         self.postgres
             .call(async {
@@ -301,6 +317,7 @@ impl Keys {
                             kind: row.parsed("kind")?,
                             source: row.parsed("source")?,
                             origins: row.field("origins")?,
+                            ip_policy: row.parsed("ip_policy")?,
                             created_at: row.time("created_at")?,
                             revoked_at: row
                                 .field::<bool>("revoked")?

@@ -9,7 +9,9 @@ mod row;
 use std::future::Future;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Transaction,
+};
 use millrace_postgres::Address;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
@@ -61,6 +63,7 @@ pub struct Postgres {
     pool: Pool,
     call_timeout: Duration,
     migration_timeout: Duration,
+    keeps: bool,
 }
 
 impl Postgres {
@@ -105,7 +108,30 @@ impl Postgres {
             pool,
             call_timeout: config.call_timeout,
             migration_timeout: config.migration_timeout,
+            keeps: true,
         })
+    }
+
+    /// The same pool to try things on: what a call changes is taken back before it ends, and its answer is as if it
+    /// had been kept. So what a trial says is what the server says, faults included.
+    ///
+    /// It is meant for what people set. What services write while they work (fields learned, kills counted) and
+    /// migrations are kept all the same.
+    #[must_use]
+    pub fn trying(&self) -> Self {
+        Self {
+            keeps: false,
+            ..self.clone()
+        }
+    }
+
+    /// Ends a transaction: it is kept, unless this handle is for [trying](Self::trying).
+    pub(crate) async fn keep(&self, transaction: Transaction<'_>) -> Result<(), Error> {
+        match self.keeps {
+            true => transaction.commit().await?,
+            false => transaction.rollback().await?,
+        }
+        Ok(())
     }
 
     /// Asks the server for an answer, for readiness.

@@ -246,11 +246,13 @@ impl Quarantines {
             WHERE q.chain = $2 AND c.id = q.chain AND c.workspace = $1";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                match client
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let gone = transaction
                     .execute(query, &[&workspace.as_str(), &chain.as_str()])
-                    .await?
-                {
+                    .await?;
+                self.postgres.keep(transaction).await?;
+                match gone {
                     0 => Err(Error::not_found(Entity::Quarantine, chain)),
                     _ => Ok(()),
                 }

@@ -116,11 +116,11 @@ impl Store {
             .await
     }
 
-    /// Says that a name was changed, or how far that is.
+    /// Says that a name was changed, or how far that is. Gives what was said before.
     ///
     /// # Errors
     /// When a name is empty or too long, the new name is another's, or Postgres does not answer.
-    pub async fn set_alias(&self, workspace: &WorkspaceId, alias: &Alias) -> Result<(), Error> {
+    pub async fn set_alias(&self, workspace: &WorkspaceId, alias: &Alias) -> Result<Option<Alias>, Error> {
         check(&alias.old)?;
         check(&alias.new)?;
         if alias.old == alias.new {
@@ -133,13 +133,24 @@ impl Store {
             ON CONFLICT (workspace, old) DO UPDATE SET new = excluded.new, mode = excluded.mode";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
                 let (old, new, mode) = (&alias.old, &alias.new, alias.mode.as_str());
-                client
+                let query = "SELECT new, mode FROM aliases WHERE workspace = $1 AND old = $2 FOR UPDATE";
+                let row = transaction.query_opt(query, &[&workspace.as_str(), old]).await?;
+                let before = row.map(|row| {
+                    Ok::<_, Error>(Alias {
+                        old: old.clone(),
+                        new: row.field("new")?,
+                        mode: row.parsed("mode")?,
+                    })
+                });
+                transaction
                     .execute(statement, &[&workspace.as_str(), old, new, &mode])
                     .await
                     .or_taken(Entity::Alias, new)?;
-                Ok(())
+                self.postgres.keep(transaction).await?;
+                before.transpose()
             })
             .await
     }
@@ -153,19 +164,23 @@ impl Store {
         self.delete(statement, workspace, old, Entity::Alias).await
     }
 
-    /// Says that every event must have a field; saying it again changes nothing.
+    /// Says that every event must have a field; saying it again changes nothing, and gives false.
     ///
     /// # Errors
     /// When the name is empty or too long, or Postgres does not answer.
-    pub async fn require(&self, workspace: &WorkspaceId, name: &str) -> Result<(), Error> {
+    pub async fn require(&self, workspace: &WorkspaceId, name: &str) -> Result<bool, Error> {
         check(name)?;
         let statement =
             "INSERT INTO required_fields (workspace, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                client.execute(statement, &[&workspace.as_str(), &name]).await?;
-                Ok(())
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let added = transaction
+                    .execute(statement, &[&workspace.as_str(), &name])
+                    .await?;
+                self.postgres.keep(transaction).await?;
+                Ok(added > 0)
             })
             .await
     }
@@ -188,8 +203,13 @@ impl Store {
     ) -> Result<(), Error> {
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                match client.execute(statement, &[&workspace.as_str(), &name]).await? {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let gone = transaction
+                    .execute(statement, &[&workspace.as_str(), &name])
+                    .await?;
+                self.postgres.keep(transaction).await?;
+                match gone {
                     0 => Err(Error::not_found(entity, name)),
                     _ => Ok(()),
                 }

@@ -91,11 +91,9 @@ impl Secrets {
         let changed = self
             .postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                let statement = client.prepare_cached(query).await?;
                 let id = workspace.as_str();
                 let row: Row<'_> = &[&id, &name, &sealed.key_id, &sealed.bytes, &MOST];
-                Ok(client.execute(&statement, row).await?)
+                self.execute(query, row).await
             })
             .await?;
         if changed == 0 {
@@ -112,11 +110,7 @@ impl Secrets {
         let query = "DELETE FROM secrets WHERE workspace = $1 AND name = $2";
         let changed = self
             .postgres
-            .call(async {
-                let client = self.postgres.client().await?;
-                let statement = client.prepare_cached(query).await?;
-                Ok(client.execute(&statement, &[&workspace.as_str(), &name]).await?)
-            })
+            .call(async { self.execute(query, &[&workspace.as_str(), &name]).await })
             .await?;
         if changed == 0 {
             return Err(Error::NotFound {
@@ -187,16 +181,23 @@ impl Secrets {
             let moved = self
                 .postgres
                 .call(async {
-                    let client = self.postgres.client().await?;
-                    let statement = client.prepare_cached(query).await?;
                     let id = workspace.as_str();
                     let row: Row<'_> = &[&id, &now.name, &now.key_id, &now.bytes, &before.bytes];
-                    Ok(client.execute(&statement, row).await?)
+                    self.execute(query, row).await
                 })
                 .await?;
             resealed.moved += moved;
         }
         Ok(resealed)
+    }
+
+    /// A statement that is a change of its own.
+    async fn execute(&self, statement: &'static str, row: Row<'_>) -> Result<u64, Error> {
+        let mut client = self.postgres.client().await?;
+        let transaction = client.transaction().await?;
+        let changed = transaction.execute(statement, row).await?;
+        self.postgres.keep(transaction).await?;
+        Ok(changed)
     }
 }
 

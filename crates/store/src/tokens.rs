@@ -49,10 +49,12 @@ impl Tokens {
         let query = "INSERT INTO service_tokens (id, secret_hash, name) VALUES ($1, $2, $3)";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                client
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                transaction
                     .execute(query, &[&id.as_str(), &secret.hash().as_bytes(), &name.as_str()])
                     .await?;
+                self.postgres.keep(transaction).await?;
                 Ok(Issued { id, secret })
             })
             .await
@@ -87,19 +89,22 @@ impl Tokens {
             .await
     }
 
-    /// Revokes a token for good; revoking it again changes nothing.
+    /// Revokes a token for good; revoking it again changes nothing, and gives false.
     ///
     /// # Errors
     /// When there is no such token, or Postgres does not answer.
-    pub async fn revoke(&self, id: &TokenId) -> Result<(), Error> {
-        let query = "UPDATE service_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1";
+    pub async fn revoke(&self, id: &TokenId) -> Result<bool, Error> {
+        // The time of the transaction: only this call has it.
+        let query = "UPDATE service_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1
+            RETURNING revoked_at = now() AS is_new";
         self.postgres
             .call(async {
-                let client = self.postgres.client().await?;
-                match client.execute(query, &[&id.as_str()]).await? {
-                    0 => Err(Error::not_found(Entity::Token, id)),
-                    _ => Ok(()),
-                }
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                let row = transaction.query_opt(query, &[&id.as_str()]).await?;
+                let row = row.ok_or_else(|| Error::not_found(Entity::Token, id))?;
+                self.postgres.keep(transaction).await?;
+                row.field("is_new")
             })
             .await
     }

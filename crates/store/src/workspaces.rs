@@ -237,7 +237,7 @@ impl Workspaces {
                 let part = Name::default_part();
                 let source = source(&transaction, &workspace.id, part.as_str()).await?;
                 let destination = destination(&transaction, &workspace.id, part.as_str()).await?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok(Provisioned {
                     workspace,
                     source,
@@ -262,7 +262,7 @@ impl Workspaces {
             .await
     }
 
-    /// Changes what a workspace may send, and gives it before and after. With `dry_run` nothing is changed.
+    /// Changes what a workspace may send, and gives it before and after.
     ///
     /// Limits that this program does not know stay as they are.
     ///
@@ -271,12 +271,7 @@ impl Workspaces {
     ///
     /// # Cancellation
     /// All of it is changed or nothing.
-    pub async fn set(
-        &self,
-        id_or_name: &str,
-        change: Change,
-        dry_run: bool,
-    ) -> Result<(Workspace, Workspace), Error> {
+    pub async fn set(&self, id_or_name: &str, change: Change) -> Result<(Workspace, Workspace), Error> {
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
@@ -292,9 +287,6 @@ impl Workspaces {
                 let before = workspace(&row)?;
                 let mut after = before.clone();
                 change.apply(&mut after);
-                if dry_run {
-                    return Ok((before, after));
-                }
                 let update = "UPDATE workspaces SET tier = $2, limits = (limits - $3::text[]) || $4::jsonb
                     WHERE id = $1";
                 let known = ["events_per_second", "events_per_day", "burst"]
@@ -307,7 +299,7 @@ impl Workspaces {
                         &[&after.id.as_str(), &after.tier.as_str(), &known, &limits],
                     )
                     .await?;
-                transaction.commit().await?;
+                self.postgres.keep(transaction).await?;
                 Ok((before, after))
             })
             .await

@@ -5,6 +5,7 @@ mod destination;
 mod generate;
 mod journal;
 mod reach;
+mod trial;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub(crate) use destination::{Address, Destination, NewSettings};
 pub(crate) use generate::Generate;
 pub(crate) use journal::Journal;
 pub(crate) use reach::{Fetch, Secret};
+pub(crate) use trial::{dry_run, with_dry_run};
 
 /// Administers a Millrace installation.
 #[derive(Debug, Parser)]
@@ -140,9 +142,6 @@ pub(crate) enum Topics {
         /// Replicas of each new topic: 3 in production.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
         replication: u16,
-        /// Say what would be done.
-        #[arg(long)]
-        dry_run: bool,
     },
 }
 
@@ -190,9 +189,6 @@ pub(crate) struct SetWorkspace {
     /// Events within five seconds: a number, or `tier`.
     #[arg(long, value_name = "EVENTS|tier", group = "change", value_parser = limit)]
     pub(crate) burst: Option<NewLimit>,
-    /// Show what would change and change nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 fn limit(text: &str) -> Result<NewLimit, String> {
@@ -262,9 +258,6 @@ pub(crate) enum Fields {
         /// Leave the columns as they are: events of the new type become dead letters until they fit.
         #[arg(long)]
         gateway_only: bool,
-        /// Print the statements and change nothing.
-        #[arg(long)]
-        dry_run: bool,
     },
     /// Forget a field: the next event fixes its type anew.
     Drop {
@@ -350,10 +343,10 @@ pub(crate) enum Token {
 pub(crate) struct RouteArguments {
     /// The source, by name or id.
     #[arg(long, default_value = "default")]
-    source: String,
+    pub(crate) source: String,
     /// The destination, by name or id.
     #[arg(long, default_value = "default")]
-    destination: String,
+    pub(crate) destination: String,
 }
 
 impl From<RouteArguments> for Route {
@@ -409,9 +402,6 @@ pub(crate) enum Function {
         /// `js` or `ts`; by default from the file's name.
         #[arg(long)]
         language: Option<Language>,
-        /// Only say whether it compiles.
-        #[arg(long)]
-        dry_run: bool,
         #[command(flatten)]
         rotor: RotorArguments,
         /// The file with the code.
@@ -479,10 +469,10 @@ pub(crate) enum Function {
 mod tests {
     use clap::CommandFactory;
 
-    use super::Cli;
+    use super::{Cli, with_dry_run};
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        with_dry_run(Cli::command()).debug_assert();
     }
 }

@@ -13,7 +13,7 @@ mod rotor;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use millrace_service::config::{Sources, load};
 
 use crate::cli::Cli;
@@ -26,8 +26,10 @@ fn main() -> ExitCode {
     if !millrace_service::processor::suffices() {
         return ExitCode::FAILURE;
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let given = cli::with_dry_run(Cli::command()).try_get_matches();
+    let given = given.and_then(|given| Ok((Cli::from_arg_matches(&given)?, cli::dry_run(&given))));
+    let (cli, dry_run) = match given {
+        Ok(given) => given,
         Err(error) => {
             let usage = error.use_stderr();
             return if error.print().is_err() || usage {
@@ -51,7 +53,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(Box::pin(command::run(cli.command, &Parts::new(config))));
+    let parts = Parts::new(config, dry_run == Some(true));
+    let result = runtime.block_on(Box::pin(command::run(cli.command, &parts)));
+    let result = result.map(|answer| match dry_run {
+        Some(dry_run) => answer.tried(dry_run),
+        None => answer,
+    });
     match result.and_then(|answer| output::success(&answer, cli.json).map(|()| answer.exit())) {
         Ok(exit) => ExitCode::from(exit),
         Err(error) => {

@@ -25,6 +25,18 @@ impl Answer {
         self
     }
 
+    /// The answer of a command that changes something: it says whether it did.
+    pub(crate) fn tried(mut self, dry_run: bool) -> Self {
+        if let Value::Object(object) = &mut self.json {
+            object.insert("dry_run".to_owned(), dry_run.into());
+        }
+        if dry_run {
+            let line = "nothing is changed; without --dry-run the answer would be:";
+            self.lines.insert(0, line.to_owned());
+        }
+        self
+    }
+
     /// The exit status.
     pub(crate) const fn exit(&self) -> u8 {
         self.exit

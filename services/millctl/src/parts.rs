@@ -26,17 +26,49 @@ const CONNECTIONS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Parts {
     config: Config,
+    dry_run: bool,
+}
+
+/// Whether running processes know of a change: they do, they could not be told, or there was nothing to tell.
+#[derive(Debug)]
+pub(crate) struct Told(Option<Result<(), Error>>);
+
+impl Told {
+    /// For scripts: null where there was nothing to tell.
+    pub(crate) fn json(&self) -> Option<bool> {
+        self.0.as_ref().map(Result::is_ok)
+    }
+
+    /// The end of a sentence about a change that running gateways may not know of: `then` says what they do, and by
+    /// when.
+    pub(crate) fn untold(&self, then: &str) -> String {
+        match &self.0 {
+            Some(Err(error)) => format!("; running gateways could not be told ({error}) and {then}"),
+            Some(Ok(())) | None => String::new(),
+        }
+    }
 }
 
 impl Parts {
-    pub(crate) const fn new(config: Config) -> Self {
-        Self { config }
+    /// With `dry_run` Postgres keeps nothing and nobody is told anything; what changes anything else asks
+    /// [`Self::is_dry_run`].
+    pub(crate) const fn new(config: Config, dry_run: bool) -> Self {
+        Self { config, dry_run }
+    }
+
+    /// Whether the command is only tried.
+    pub(crate) const fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     pub(crate) fn postgres(&self) -> Result<Postgres> {
         let mut config = PostgresConfig::new(self.config.postgres.url.expose());
         config.connections = CONNECTIONS;
-        Ok(Postgres::new(&config)?)
+        let postgres = Postgres::new(&config)?;
+        Ok(match self.dry_run {
+            true => postgres.trying(),
+            false => postgres,
+        })
     }
 
     /// A connection to Redis, once it is there.
@@ -53,28 +85,38 @@ impl Parts {
     /// Tells running rotors that the configuration changed. Where they cannot be told they find out by themselves,
     /// a moment later: the command's work is done.
     pub(crate) async fn tell_configured(&self) {
-        let told = async {
-            let redis = self.redis().await?;
-            notice::publish(&redis, &Notice::ConfigurationChanged).await
-        };
-        drop(told.await);
+        let publish = async |redis: Redis| notice::publish(&redis, &Notice::ConfigurationChanged).await;
+        drop(self.tell(publish).await);
     }
 
     /// Tells running processes that a workspace changed.
-    pub(crate) async fn tell_changed(&self, workspace: &WorkspaceId) -> Result<(), Error> {
-        let redis = self.redis().await?;
-        let keys = Keys::new(self.postgres().map_err(|_| Error::Invalid {
-            what: "postgres.url",
-            reason: "cannot be used",
-        })?);
-        let ids: Vec<_> = keys
-            .list(workspace)
-            .await?
-            .into_iter()
-            .map(|key| key.id)
-            .collect();
-        Cache::new(redis.clone()).forget(&ids).await?;
-        notice::publish(&redis, &Notice::WorkspaceChanged(workspace.clone())).await
+    pub(crate) async fn tell_changed(&self, workspace: &WorkspaceId) -> Told {
+        self.tell(async |redis| {
+            let keys = Keys::new(self.postgres().map_err(|_| Error::Invalid {
+                what: "postgres.url",
+                reason: "cannot be used",
+            })?);
+            let ids: Vec<_> = keys
+                .list(workspace)
+                .await?
+                .into_iter()
+                .map(|key| key.id)
+                .collect();
+            Cache::new(redis.clone()).forget(&ids).await?;
+            notice::publish(&redis, &Notice::WorkspaceChanged(workspace.clone())).await
+        })
+        .await
+    }
+
+    /// Tells running processes something, where there is something to tell.
+    pub(crate) async fn tell(&self, say: impl AsyncFnOnce(Redis) -> Result<(), Error>) -> Told {
+        if self.dry_run {
+            return Told(None);
+        }
+        Told(Some(match self.redis().await {
+            Ok(redis) => say(redis).await,
+            Err(error) => Err(error),
+        }))
     }
 
     pub(crate) fn warehouse(&self) -> Warehouse {

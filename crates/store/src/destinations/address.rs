@@ -99,8 +99,11 @@ impl Destinations {
             resealed.moved += self
                 .postgres
                 .call(async {
-                    let client = self.postgres.client().await?;
-                    Ok(client.execute(update, &[&id, &now, &before]).await?)
+                    let mut client = self.postgres.client().await?;
+                    let transaction = client.transaction().await?;
+                    let moved = transaction.execute(update, &[&id, &now, &before]).await?;
+                    self.postgres.keep(transaction).await?;
+                    Ok(moved)
                 })
                 .await?;
         }

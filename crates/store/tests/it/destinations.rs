@@ -22,10 +22,10 @@ fn changes(setting: &str, value: Value) -> Vec<(String, Value)> {
 async fn settings_change_with_their_version_and_a_try_changes_nothing() {
     let (_database, postgres) = migrated().await;
     let demo = workspace(&postgres, "demo").await.workspace.id;
-    let destinations = Destinations::new(postgres);
-    for dry_run in [true, false] {
+    let destinations = Destinations::new(postgres.clone());
+    for handle in [postgres.trying(), postgres] {
         let changes = changes("ttl_days", json!(90));
-        let changed = destinations.set(&demo, "default", &changes, dry_run).await;
+        let changed = Destinations::new(handle).set(&demo, "default", &changes).await;
         let (before, after) = changed.expect("changed");
         assert_eq!(before.settings.to_json(), json!({}));
         assert_eq!(after.settings.to_json(), json!({"ttl_days": 90}));
@@ -42,9 +42,7 @@ async fn settings_change_with_their_version_and_a_try_changes_nothing() {
         ("nothing", json!(1), "`nothing` is no setting"),
         ("layout", json!("shared"), "`ttl_days` is of a table of one's own"),
     ] {
-        let refused = destinations
-            .set(&demo, "default", &changes(setting, value), false)
-            .await;
+        let refused = destinations.set(&demo, "default", &changes(setting, value)).await;
         let refused = refused.expect_err("refused");
         assert!(
             matches!(refused, Error::Setting(_)) && refused.to_string().contains(said),
@@ -52,11 +50,11 @@ async fn settings_change_with_their_version_and_a_try_changes_nothing() {
         );
     }
     destinations
-        .set(&demo, "default", &changes("ttl_days", Value::Null), false)
+        .set(&demo, "default", &changes("ttl_days", Value::Null))
         .await
         .expect("unset");
     let refused = destinations
-        .set(&demo, "default", &changes("layout", json!("shared")), false)
+        .set(&demo, "default", &changes("layout", json!("shared")))
         .await;
     let refused = refused.expect_err("refused").to_string();
     assert!(
@@ -135,12 +133,7 @@ async fn what_is_known_goes_on_while_postgres_is_away_and_what_is_not_known_is_n
 
     proxy.set_up(true);
     Destinations::new(own)
-        .set(
-            &made.workspace.id,
-            "default",
-            &changes("columns", json!(7)),
-            false,
-        )
+        .set(&made.workspace.id, "default", &changes("columns", json!(7)))
         .await
         .expect("changed");
     assert_eq!(directory.find("dst_new").await.expect("answered"), Known::Absent);

@@ -77,9 +77,6 @@ pub(crate) enum Dlq {
     Replay {
         #[command(flatten)]
         letters: Letters,
-        /// Say what would be done.
-        #[arg(long)]
-        dry_run: bool,
         /// At most so many a second.
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         rate: u32,
@@ -140,9 +137,6 @@ pub(crate) enum Ledger {
         /// Where to go on; the beginning of the log when not given, which loses nothing.
         #[arg(long, value_name = "OFFSET")]
         at: Option<u64>,
-        /// Say what would be done.
-        #[arg(long)]
-        dry_run: bool,
         /// Also a partition that a bulker goes on with by itself.
         #[arg(long)]
         force: bool,

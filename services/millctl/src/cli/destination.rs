@@ -57,9 +57,6 @@ pub(crate) enum Destination {
         changes: Vec<(String, Value)>,
         #[command(flatten)]
         address: Address,
-        /// Show what would change and change nothing.
-        #[arg(long)]
-        dry_run: bool,
     },
 }
 

@@ -21,7 +21,4 @@ pub(crate) struct Generate {
     /// Another seed, another shop; 0 is the shop of docs/analytics.md, continued.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Say what would be made.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }

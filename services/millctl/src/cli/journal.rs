@@ -19,8 +19,5 @@ pub(crate) enum Journal {
         /// Brokers, `host:port,…`; those of the configuration when not given.
         #[arg(long, value_delimiter = ',')]
         brokers: Vec<String>,
-        /// Say what would be shipped.
-        #[arg(long)]
-        dry_run: bool,
     },
 }

@@ -5,7 +5,7 @@ use millrace_store::Workspaces;
 use millrace_store::rules::{self, Store};
 use serde_json::json;
 
-use super::fields::untold;
+use super::fields::SEEN;
 use crate::cli::Alias;
 use crate::output::Answer;
 use crate::parts::Parts;
@@ -22,10 +22,21 @@ pub(super) async fn run(command: Alias, parts: &Parts) -> Result<Answer> {
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
             let alias = rules::Alias { old, new, mode };
-            store.set_alias(&workspace, &alias).await?;
+            let before = store.set_alias(&workspace, &alias).await?;
             let told = parts.tell_changed(&workspace).await;
-            let line = format!("{} is {} now ({mode}){}", alias.old, alias.new, untold(&told));
-            Answer::new(json!({ "alias": alias, "told": told.is_ok() }), line)
+            let before_that = before.as_ref().map_or_else(String::new, |before| {
+                format!("; before: {} ({})", before.new, before.mode)
+            });
+            let line = format!(
+                "{} is {} now ({mode}){before_that}{}",
+                alias.old,
+                alias.new,
+                told.untold(SEEN)
+            );
+            Answer::new(
+                json!({ "alias": alias, "before": before, "told": told.json() }),
+                line,
+            )
         }
         Alias::List { workspace } => {
             let workspace = workspaces.find(&workspace).await?.id;
@@ -41,8 +52,8 @@ pub(super) async fn run(command: Alias, parts: &Parts) -> Result<Answer> {
             store.drop_alias(&workspace, &old).await?;
             let told = parts.tell_changed(&workspace).await;
             Answer::new(
-                json!({ "old": old, "dropped": true, "told": told.is_ok() }),
-                format!("{old} is a name like any other{}", untold(&told)),
+                json!({ "old": old, "dropped": true, "told": told.json() }),
+                format!("{old} is a name like any other{}", told.untold(SEEN)),
             )
         }
     }

@@ -99,18 +99,29 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
                 settings,
             };
             let (made, created) = destinations.create(&workspace, &new).await?;
-            ensure(&made, parts).await?;
+            let statements = ensure(&made, parts).await?;
             if created {
                 parts.tell_configured().await;
             }
             let state = if created { "made" } else { "there already" };
             let destination = &made.destination;
-            let line = format!(
-                "{} ({}) is {state}; its rows go to {}.{}",
-                destination.name, destination.id, destination.database, destination.table
-            );
             let mut shown = object(&made);
             shown["created"] = json!(created);
+            shown["statements"] = json!(statements);
+            let id = if created && parts.is_dry_run() {
+                // The id that was tried is none.
+                shown["id"] = Value::Null;
+                String::new()
+            } else {
+                format!(" ({})", destination.id)
+            };
+            let line = format!(
+                "{}{id} is {state}; its rows go to {}.{}{}",
+                destination.name,
+                destination.database,
+                destination.table,
+                lines("\nits table:", &statements)
+            );
             Answer::new(shown, line)
         }
         Destination::Set {
@@ -118,7 +129,6 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
             destination,
             mut changes,
             address,
-            dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
             let name = destinations
@@ -128,26 +138,18 @@ pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
                 .name;
             let sealed = address::seal(&address, &workspace, &name, parts)?;
             changes.extend(sealed.map(|sealed| (address::SETTING.to_owned(), sealed)));
-            let (before, after) = destinations
-                .set(&workspace, &destination, &changes, dry_run)
-                .await?;
-            let statements = pending(&after, parts).await?;
-            if !dry_run {
-                parts.tell_configured().await;
-                ensure(&after, parts).await?;
-            }
+            let (before, after) = destinations.set(&workspace, &destination, &changes).await?;
+            parts.tell_configured().await;
+            let statements = ensure(&after, parts).await?;
             let shown = json!({
-                "destination": after.destination.id, "dry_run": dry_run, "before": before.settings,
-                "after": after.settings, "statements": statements,
+                "destination": after.destination.id, "before": before.settings, "after": after.settings,
+                "statements": statements,
             });
-            let (name, is) = (
-                &after.destination.name,
-                if dry_run { "would have" } else { "has" },
-            );
+            let name = &after.destination.name;
             Answer::new(
                 shown,
                 format!(
-                    "{name} {is} {}; before: {}{}",
+                    "{name} has {}; before: {}{}",
                     said(&after.settings),
                     said(&before.settings),
                     lines("\nits table:", &statements)
@@ -167,11 +169,16 @@ pub(super) fn new_settings(kind: Kind, given: &[(String, Value)]) -> Result<Sett
     Ok(settings)
 }
 
-/// Makes what a destination's rows go into, and has it follow its settings.
-pub(super) async fn ensure(one: &Configured, parts: &Parts) -> Result<()> {
+/// Makes what a destination's rows go into, and has it follow its settings. Gives the statements that its table took
+/// to be so, which a dry run only gives.
+pub(super) async fn ensure(one: &Configured, parts: &Parts) -> Result<Vec<String>> {
     let Some(settings) = one.settings.clickhouse() else {
-        return Ok(());
+        return Ok(Vec::new());
     };
+    let statements = pending(one, parts).await?;
+    if parts.is_dry_run() {
+        return Ok(statements);
+    }
     let (named, table) = tables(one, parts)?;
     let warehouse = parts.warehouse();
     let made = async {
@@ -184,7 +191,8 @@ pub(super) async fn ensure(one: &Configured, parts: &Parts) -> Result<()> {
         Ok::<_, millrace_warehouse::Error>(())
     };
     made.await
-        .with_context(|| format!("the destination is there, its table {table} could not be made"))
+        .with_context(|| format!("the destination is there, its table {table} could not be made"))?;
+    Ok(statements)
 }
 
 /// The statements by which the table would be as its settings say.
@@ -240,7 +248,7 @@ fn said(settings: &Settings) -> String {
     }
 }
 
-fn lines(before: &str, statements: &[String]) -> String {
+pub(super) fn lines(before: &str, statements: &[String]) -> String {
     match statements {
         [] => String::new(),
         statements => format!("{before}\n  {}", statements.join("\n  ")),

@@ -29,13 +29,12 @@ pub(super) async fn run(command: Dlq, parts: &Parts) -> Result<Answer> {
         Dlq::Stats { letters } => stats(parts, letters).await,
         Dlq::Replay {
             letters,
-            dry_run,
             rate,
             force,
             by,
         } => {
             let orders = replay::Orders {
-                dry_run,
+                dry_run: parts.is_dry_run(),
                 rate,
                 force,
                 by,

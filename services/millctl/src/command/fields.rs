@@ -3,12 +3,13 @@
 mod column;
 
 use anyhow::Result;
+use millrace_store::fields::FieldType;
 use millrace_store::{Fields as Store, Workspaces};
 use serde_json::{Value, json};
 
 use crate::cli::Fields;
 use crate::output::Answer;
-use crate::parts::Parts;
+use crate::parts::{Parts, Told};
 
 pub(super) async fn run(command: Fields, parts: &Parts) -> Result<Answer> {
     let postgres = parts.postgres()?;
@@ -43,7 +44,6 @@ pub(super) async fn run(command: Fields, parts: &Parts) -> Result<Answer> {
             field_type,
             tables,
             gateway_only,
-            dry_run,
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
             let is_known = fields.all(&workspace).await?.contains_key(&name);
@@ -55,10 +55,11 @@ pub(super) async fn run(command: Fields, parts: &Parts) -> Result<Answer> {
                 // Says which there are.
                 fields.retype(&workspace, &name, field_type).await?;
             }
+            let dry_run = parts.is_dry_run();
             if !dry_run {
                 column::carry_out(parts, &moves).await?;
             }
-            let told = match is_known && !dry_run {
+            let told = match is_known {
                 false => None,
                 true => {
                     fields.retype(&workspace, &name, field_type).await?;
@@ -66,32 +67,27 @@ pub(super) async fn run(command: Fields, parts: &Parts) -> Result<Answer> {
                 }
             };
             let object = json!({
-                "name": name, "type": field_type.as_str(), "dry_run": dry_run,
-                "told": told.as_ref().map(Result::is_ok), "columns": column::objects(&moves),
+                "name": name, "type": field_type.as_str(),
+                "told": told.as_ref().and_then(Told::json), "columns": column::objects(&moves),
             });
-            let verb = if dry_run { "would be" } else { "is" };
-            let untold = told.as_ref().map_or_else(String::new, untold);
-            let line = format!("{name} {verb} of type {field_type} from now on{untold}");
+            let untold = told.map_or_else(String::new, |told| told.untold(SEEN));
+            let line = format!("{name} is of type {field_type} from now on{untold}");
             Answer::new(object, format!("{line}{}", column::lines(&moves, dry_run)))
         }
         Fields::Drop { workspace, name } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            fields.forget(&workspace, &name).await?;
+            let before = fields.forget(&workspace, &name).await?;
             let told = parts.tell_changed(&workspace).await;
+            let was = before.map_or_else(String::new, |before| format!(" (it was of type {before})"));
             Answer::new(
-                json!({ "name": name, "dropped": true, "told": told.is_ok() }),
-                format!("{name} is forgotten{}", untold(&told)),
+                json!({
+                    "name": name, "dropped": true, "before": before.map(FieldType::as_str), "told": told.json(),
+                }),
+                format!("{name} is forgotten{was}{}", told.untold(SEEN)),
             )
         }
     }
 }
 
-/// The end of a sentence about a change that running gateways may not know of yet.
-pub(super) fn untold(told: &Result<(), millrace_store::Error>) -> String {
-    match told {
-        Ok(()) => String::new(),
-        Err(error) => {
-            format!("; running gateways could not be told ({error}) and see it within two minutes")
-        }
-    }
-}
+/// What gateways do that could not be told of a change of a workspace.
+pub(super) const SEEN: &str = "see it within two minutes";

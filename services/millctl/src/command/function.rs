@@ -42,7 +42,6 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
             promote,
             route,
             language,
-            dry_run,
             rotor,
             file,
         } => {
@@ -51,13 +50,24 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
             let workspace = workspaces.find(&workspace).await?.id;
             let rotor = parts.rotor(rotor.rotor.as_deref())?;
             trial::compiles(&rotor, &file.display().to_string(), &code, language).await?;
-            if dry_run {
-                let object = json!({ "dry_run": true, "language": language.as_str(), "bytes": code.len() });
-                return Answer::new(object, format!("{} compiles; nothing was put", file.display()));
-            }
             let put = functions.put(&workspace, &name, language, &code).await?;
+            if parts.is_dry_run() && put.created {
+                // Nor can what was not put be promoted, beyond that there is a place for it.
+                if promote {
+                    workspaces.source(&workspace, &route.source).await?;
+                    workspaces.destination(&workspace, &route.destination).await?;
+                }
+                let object = json!({
+                    "function": null, "version": put.version, "created": true, "promoted": promote,
+                    "language": language.as_str(), "bytes": code.len(),
+                });
+                let and = if promote { " and in force" } else { "" };
+                let line = format!("{} compiles: {name}@{} is put{and}", file.display(), put.version);
+                return Answer::new(object, line);
+            }
             let object = json!({
                 "function": put.function, "version": put.version, "created": put.created, "promoted": promote,
+                "language": language.as_str(), "bytes": code.len(),
             });
             let is = if put.created { "is put" } else { "was put before" };
             let mut line = format!("{name}@{} ({}) {is}", put.version, put.function);

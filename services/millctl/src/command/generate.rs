@@ -69,7 +69,7 @@ pub(super) async fn run(arguments: &Generate, parts: &Parts) -> Result<Answer> {
         days,
         seed: arguments.seed,
     };
-    if arguments.dry_run {
+    if parts.is_dry_run() {
         return answer(&table, &shop, None, arguments);
     }
     let warehouse = parts.warehouse();
@@ -122,7 +122,6 @@ fn answer(table: &TableName, shop: &Shop, made: Option<u64>, arguments: &Generat
     };
     let object = json!({
         "table": table.to_string(), "events": made, "from": from, "days": shop.days, "seed": shop.seed,
-        "dry_run": arguments.dry_run,
     });
     Answer::new(object, line)
 }

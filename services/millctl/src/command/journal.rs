@@ -27,11 +27,7 @@ const SET_ASIDE: u8 = 2;
 pub(super) async fn run(command: cli::Journal, parts: &Parts) -> Result<Answer> {
     match command {
         cli::Journal::Inspect { dir } => answer(&inspect(dir).await?),
-        cli::Journal::Ship {
-            dir,
-            brokers,
-            dry_run,
-        } => ship(dir, &brokers, dry_run, parts).await,
+        cli::Journal::Ship { dir, brokers } => ship(dir, &brokers, parts).await,
     }
 }
 
@@ -111,7 +107,7 @@ fn lane_line(lane: &LaneState) -> String {
 
 /// # Cancellation
 /// As if the process had been killed: what Kafka took may be sent again the next time, under the same identities.
-async fn ship(dir: PathBuf, brokers: &[String], dry_run: bool, parts: &Parts) -> Result<Answer> {
+async fn ship(dir: PathBuf, brokers: &[String], parts: &Parts) -> Result<Answer> {
     let found = inspect(dir).await?;
     let dir = found.dir.clone();
     if found.in_use {
@@ -126,15 +122,12 @@ async fn ship(dir: PathBuf, brokers: &[String], dry_run: bool, parts: &Parts) ->
             dir.display()
         );
     };
-    if dry_run {
+    if parts.is_dry_run() {
         let waiting = found.lanes.iter().filter(|lane| lane.pending > 0);
         let mut lines: Vec<_> = waiting.map(lane_line).collect();
-        lines.push(format!(
-            "{} records would be shipped, nothing was",
-            found.pending()
-        ));
+        lines.push(format!("{} records are shipped", found.pending()));
         return Answer::lines(
-            json!({ "dry_run": true, "pending": found.pending(), "lanes": found.lanes, "notes": found.notes }),
+            json!({ "pending": found.pending(), "lanes": found.lanes, "notes": found.notes }),
             lines,
         );
     }
@@ -217,10 +210,7 @@ async fn emptied(
             dir.join("aside.jsonl").display()
         ));
     }
-    let answer = Answer::lines(
-        json!({ "dry_run": false, "shipped": shipped - aside, "set_aside": aside }),
-        lines,
-    )?;
+    let answer = Answer::lines(json!({ "shipped": shipped - aside, "set_aside": aside }), lines)?;
     Ok(if aside > 0 {
         answer.with_exit(SET_ASIDE)
     } else {

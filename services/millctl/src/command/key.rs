@@ -21,14 +21,24 @@ pub(super) async fn run(command: Key, parts: &Parts) -> Result<Answer> {
         } => {
             let workspace = workspaces.find(&workspace).await?.id;
             let source = workspaces.source(&workspace, &source).await?.id;
-            let issued = keys
-                .create(&NewKey {
-                    kind,
-                    workspace,
-                    source,
-                    origins,
-                })
-                .await?;
+            let new = NewKey {
+                kind,
+                workspace,
+                source,
+                origins,
+            };
+            let issued = keys.create(&new).await?;
+            if parts.is_dry_run() {
+                // The key that was tried is none.
+                let object = json!({
+                    "kind": new.kind, "workspace": new.workspace, "source": new.source, "origins": new.origins,
+                });
+                let line = format!(
+                    "a {} key for source {} of {}",
+                    new.kind, new.source, new.workspace
+                );
+                return Answer::new(object, line);
+            }
             let (id, key) = (issued.id.as_str(), issued.expose());
             let line = format!(
                 "{key}\nThis is the only time that it is shown. `millctl key revoke {id}` revokes it."
@@ -36,37 +46,29 @@ pub(super) async fn run(command: Key, parts: &Parts) -> Result<Answer> {
             Answer::new(json!({ "id": id, "key": key }), line)
         }
         Key::Revoke { id } => {
-            keys.revoke(&id).await?;
-            let told = match parts.redis().await {
-                Ok(redis) => Cache::new(redis).revoke(&id).await,
-                Err(error) => Err(error),
-            };
-            let line = match &told {
-                Ok(()) => format!("{id} is revoked"),
-                Err(error) => format!(
-                    "{id} is revoked; running gateways could not be told ({error}) and forget it within a minute"
-                ),
+            let changed = keys.revoke(&id).await?;
+            let told = parts
+                .tell(async |redis| Cache::new(redis).revoke(&id).await)
+                .await;
+            let is = if changed {
+                "is revoked"
+            } else {
+                "was revoked before"
             };
             Answer::new(
-                json!({ "id": id.as_str(), "revoked": true, "told": told.is_ok() }),
-                line,
+                json!({ "id": id.as_str(), "revoked": true, "changed": changed, "told": told.json() }),
+                format!("{id} {is}{}", told.untold("forget it within a minute")),
             )
         }
         Key::Ip { id, policy } => {
-            let workspace = keys.set_ip_policy(&id, policy).await?;
-            let told = match parts.redis().await {
-                Ok(redis) => Cache::new(redis).change(&id, &workspace).await,
-                Err(error) => Err(error),
-            };
-            let line = match &told {
-                Ok(()) => format!("addresses under {id}: {policy}"),
-                Err(error) => format!(
-                    "addresses under {id}: {policy}; running gateways could not be told ({error}) and go by it within a minute"
-                ),
-            };
+            let (workspace, before) = keys.set_ip_policy(&id, policy).await?;
+            let told = parts
+                .tell(async |redis| Cache::new(redis).change(&id, &workspace).await)
+                .await;
+            let untold = told.untold("go by it within a minute");
             Answer::new(
-                json!({ "id": id.as_str(), "ip": policy.as_str(), "told": told.is_ok() }),
-                line,
+                json!({ "id": id.as_str(), "ip": policy.as_str(), "before": before.as_str(), "told": told.json() }),
+                format!("addresses under {id}: {policy} (before: {before}){untold}"),
             )
         }
         Key::List { workspace } => {
@@ -81,6 +83,7 @@ pub(super) async fn run(command: Key, parts: &Parts) -> Result<Answer> {
                         key.id.to_string(),
                         key.kind.to_string(),
                         key.source.to_string(),
+                        key.ip_policy.to_string(),
                         key.created_at.to_string(),
                         revoked,
                         origins,
@@ -92,11 +95,19 @@ pub(super) async fn run(command: Key, parts: &Parts) -> Result<Answer> {
                 .map(|key| {
                     json!({
                         "id": key.id, "kind": key.kind, "source": key.source, "origins": key.origins,
-                        "created_at": key.created_at, "revoked_at": key.revoked_at,
+                        "ip": key.ip_policy.as_str(), "created_at": key.created_at, "revoked_at": key.revoked_at,
                     })
                 })
                 .collect();
-            let names = ["ID", "KIND", "SOURCE", "CREATED", "REVOKED", "ORIGINS"];
+            let names = [
+                "ID",
+                "KIND",
+                "SOURCE",
+                "ADDRESSES",
+                "CREATED",
+                "REVOKED",
+                "ORIGINS",
+            ];
             Answer::table(json!({ "keys": objects }), &names, &rows)
         }
     }

@@ -21,7 +21,6 @@ pub(super) async fn run(command: Ledger, parts: &Parts) -> Result<Answer> {
             partition,
             group,
             at,
-            dry_run,
             force,
         } => {
             let target = Target {
@@ -29,7 +28,7 @@ pub(super) async fn run(command: Ledger, parts: &Parts) -> Result<Answer> {
                 group: &group,
                 partition,
             };
-            target.adopt(at, dry_run, force).await
+            target.adopt(at, parts.is_dry_run(), force).await
         }
     }
 }
@@ -175,7 +174,7 @@ impl Target<'_> {
             held.map(|held| json!({ "offset": held.offset, "metadata": held.metadata }));
         let object = json!({
             "group": self.group, "partition": self.partition, "offset": at, "asks_until": log.end, "asked": asked,
-            "skipped": skipped, "before": before, "stopped_because": why, "dry_run": dry_run,
+            "skipped": skipped, "before": before, "stopped_because": why,
         });
         Answer::lines(object, lines)
     }

@@ -113,7 +113,7 @@ pub(super) async fn run(command: Migrate, parts: &Parts) -> Result<Answer> {
             Answer::table(json!({ "migrations": all }), &names, &rows)
         }
         Migrate::New { name, store, folder } => {
-            let files = new::write(&folder.join(store.to_string()), &name)?;
+            let files = new::write(&folder.join(store.to_string()), &name, parts.is_dry_run())?;
             let list = match store {
                 Store::Postgres => "crates/store/src/postgres/migrate.rs",
                 Store::Clickhouse => "crates/warehouse/src/migrate.rs",
@@ -129,6 +129,11 @@ pub(super) async fn run(command: Migrate, parts: &Parts) -> Result<Answer> {
 }
 
 async fn up(store: Store, parts: &Parts) -> Result<Vec<Line>> {
+    if parts.is_dry_run() {
+        let mut pending = status(store, parts).await?;
+        pending.retain(|line| !line.applied);
+        return Ok(pending);
+    }
     Ok(match store {
         Store::Postgres => {
             let done = postgres::up(&parts.postgres()?).await?;
@@ -146,6 +151,13 @@ async fn up(store: Store, parts: &Parts) -> Result<Vec<Line>> {
 }
 
 async fn down(store: Store, steps: usize, parts: &Parts) -> Result<Vec<Line>> {
+    if parts.is_dry_run() {
+        let mut newest = status(store, parts).await?;
+        newest.retain(|line| line.applied);
+        newest.reverse();
+        newest.truncate(steps);
+        return Ok(newest);
+    }
     match store {
         Store::Postgres => {
             let done = postgres::down(&parts.postgres()?, steps).await?;

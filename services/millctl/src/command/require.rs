@@ -5,7 +5,7 @@ use millrace_store::Workspaces;
 use millrace_store::rules::Store;
 use serde_json::json;
 
-use super::fields::untold;
+use super::fields::SEEN;
 use crate::cli::Require;
 use crate::output::Answer;
 use crate::parts::Parts;
@@ -16,11 +16,11 @@ pub(super) async fn run(command: Require, parts: &Parts) -> Result<Answer> {
     match command {
         Require::Add { workspace, name } => {
             let workspace = workspaces.find(&workspace).await?.id;
-            store.require(&workspace, &name).await?;
+            let changed = store.require(&workspace, &name).await?;
             let told = parts.tell_changed(&workspace).await;
             Answer::new(
-                json!({ "name": name, "required": true, "told": told.is_ok() }),
-                format!("events without {name} are refused{}", untold(&told)),
+                json!({ "name": name, "required": true, "changed": changed, "told": told.json() }),
+                format!("events without {name} are refused{}", told.untold(SEEN)),
             )
         }
         Require::List { workspace } => {
@@ -33,8 +33,8 @@ pub(super) async fn run(command: Require, parts: &Parts) -> Result<Answer> {
             store.release(&workspace, &name).await?;
             let told = parts.tell_changed(&workspace).await;
             Answer::new(
-                json!({ "name": name, "required": false, "told": told.is_ok() }),
-                format!("events may lack {name}{}", untold(&told)),
+                json!({ "name": name, "required": false, "changed": true, "told": told.json() }),
+                format!("events may lack {name}{}", told.untold(SEEN)),
             )
         }
     }

@@ -20,6 +20,11 @@ pub(super) async fn run(command: Secret, parts: &Parts) -> Result<Answer> {
     match command {
         Secret::InitKey { file } => {
             let file = key_file(file, parts)?;
+            if parts.is_dry_run() {
+                Keyring::could_create(&file)?;
+                let line = format!("{} holds a new key", file.display());
+                return Answer::new(json!({ "file": file }), line);
+            }
             let id = Keyring::create(&file)?;
             let line = format!(
                 "{} holds key {id}. Keep a copy of it elsewhere: without it no secret opens",
@@ -29,6 +34,15 @@ pub(super) async fn run(command: Secret, parts: &Parts) -> Result<Answer> {
         }
         Secret::RotateKey { file } => {
             let file = key_file(file, parts)?;
+            if parts.is_dry_run() {
+                let before = Keyring::read(&file)?;
+                let line = format!(
+                    "a new key in {} seals from now on; {} sealed before",
+                    file.display(),
+                    before.current()
+                );
+                return Answer::new(json!({ "file": file, "before": before.current() }), line);
+            }
             let id = Keyring::rotate(&file)?;
             let line = format!(
                 "key {id} seals from now on. Give {} to every rotor and bulker, then `millctl secret reseal`",

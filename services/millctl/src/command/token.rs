@@ -13,6 +13,10 @@ pub(super) async fn run(command: Token, parts: &Parts) -> Result<Answer> {
     match command {
         Token::Create { name } => {
             let issued = tokens.create(&name).await?;
+            if parts.is_dry_run() {
+                // The token that was tried is none.
+                return Answer::new(json!({ "name": name.as_str() }), format!("a token named {name}"));
+            }
             let (id, token) = (issued.id.as_str(), issued.expose());
             let line = format!(
                 "{token}\nThis is the only time that it is shown. `millctl token revoke {id}` revokes it."
@@ -20,10 +24,17 @@ pub(super) async fn run(command: Token, parts: &Parts) -> Result<Answer> {
             Answer::new(json!({ "id": id, "token": token }), line)
         }
         Token::Revoke { id } => {
-            tokens.revoke(&id).await?;
+            let changed = tokens.revoke(&id).await?;
             Answer::new(
-                json!({ "id": id.as_str(), "revoked": true }),
-                format!("{id} is revoked"),
+                json!({ "id": id.as_str(), "revoked": true, "changed": changed }),
+                format!(
+                    "{id} {}",
+                    if changed {
+                        "is revoked"
+                    } else {
+                        "was revoked before"
+                    }
+                ),
             )
         }
     }

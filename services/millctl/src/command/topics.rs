@@ -12,7 +12,6 @@ pub(super) async fn run(command: Topics, parts: &Parts) -> Result<Answer> {
     let Topics::Apply {
         partitions,
         replication,
-        dry_run,
     } = command;
     let applied = apply(
         &parts.kafka(),
@@ -21,7 +20,7 @@ pub(super) async fn run(command: Topics, parts: &Parts) -> Result<Answer> {
             partitions,
             replication,
         },
-        dry_run,
+        parts.is_dry_run(),
     )
     .await?;
     let mut lines: Vec<String> = applied.iter().map(|one| line(one, partitions)).collect();
@@ -31,14 +30,8 @@ pub(super) async fn run(command: Topics, parts: &Parts) -> Result<Answer> {
     if grown {
         lines.push("events of one key may overtake each other at the switch to more partitions".to_owned());
     }
-    if dry_run {
-        lines.push("nothing was changed".to_owned());
-    }
     let objects: Vec<Value> = applied.iter().map(object).collect();
-    Answer::lines(
-        json!({ "topics": objects, "order_broken": grown, "dry_run": dry_run }),
-        lines,
-    )
+    Answer::lines(json!({ "topics": objects, "order_broken": grown }), lines)
 }
 
 fn line(applied: &Applied, partitions: u32) -> String {

@@ -1,14 +1,14 @@
 //! `millctl workspace …`
 
 use anyhow::Result;
-use millrace_store::destinations::Kind;
+use millrace_store::destinations::{Configured, Kind};
 use millrace_store::limits::Rate;
 use millrace_store::workspaces::{Change, Limits, NewWorkspace, Tier};
 use millrace_store::{Destinations, Workspaces};
 use serde_json::{Value, json};
 
 use super::destination::{self, new_settings, table_name};
-use super::fields::untold;
+use super::fields::SEEN;
 use crate::cli::{SetWorkspace, Workspace};
 use crate::output::Answer;
 use crate::parts::Parts;
@@ -39,22 +39,42 @@ pub(super) async fn run(command: Workspace, parts: &Parts) -> Result<Answer> {
             let made = workspaces.create(&new).await?;
             let (database, table) = (&made.destination.database, &made.destination.table);
             // Also for a workspace that was there: the last attempt may have ended here.
-            let configured = Destinations::new(parts.postgres()?)
-                .find(&made.workspace.id, made.destination.id.as_str())
-                .await?;
-            destination::ensure(&configured, parts).await?;
-            let object = json!({
+            let configured = match made.created {
+                true => Configured {
+                    destination: made.destination.clone(),
+                    workspace: made.workspace.id.clone(),
+                    settings: new.settings,
+                },
+                false => {
+                    let destinations = Destinations::new(parts.postgres()?);
+                    let id = made.destination.id.as_str();
+                    destinations.find(&made.workspace.id, id).await?
+                }
+            };
+            let statements = destination::ensure(&configured, parts).await?;
+            let mut object = json!({
                 "workspace": made.workspace.id, "source": made.source.id, "destination": made.destination.id,
-                "database": database, "table": table, "created": made.created,
+                "database": database, "table": table, "created": made.created, "statements": statements,
             });
+            if made.created && parts.is_dry_run() {
+                // Ids that were tried are none.
+                for id in ["workspace", "source", "destination"] {
+                    object[id] = Value::Null;
+                }
+            }
             if made.created {
                 parts.tell_configured().await;
             }
             let state = if made.created { "made" } else { "there already" };
-            let (workspace, id) = (&made.workspace.name, &made.workspace.id);
+            let workspace = &made.workspace.name;
+            let id = match made.created && parts.is_dry_run() {
+                true => String::new(),
+                false => format!(" ({})", made.workspace.id),
+            };
+            let lines = destination::lines("\nits table:", &statements);
             Answer::new(
                 object,
-                format!("{workspace} ({id}) is {state}; its rows go to {database}.{table}"),
+                format!("{workspace}{id} is {state}; its rows go to {database}.{table}{lines}"),
             )
         }
         Workspace::Set(set) => self::set(set, parts, &workspaces).await,
@@ -97,27 +117,21 @@ async fn set(set: SetWorkspace, parts: &Parts, workspaces: &Workspaces) -> Resul
         events_per_day: set.events_per_day,
         burst: set.burst,
     };
-    let (before, after) = workspaces.set(&set.workspace, change, set.dry_run).await?;
-    let told = match set.dry_run {
-        true => None,
-        false => Some(parts.tell_changed(&after.id).await),
-    };
+    let (before, after) = workspaces.set(&set.workspace, change).await?;
+    let told = parts.tell_changed(&after.id).await;
     let object = json!({
-        "workspace": after.id, "name": after.name, "dry_run": set.dry_run,
+        "workspace": after.id, "name": after.name,
         "before": { "tier": before.tier, "limits": before.limits },
         "after": { "tier": after.tier, "limits": after.limits },
-        "told": told.as_ref().map(Result::is_ok),
+        "told": told.json(),
     });
     let (name, tier, may) = (&after.name, after.tier, allowed(after.tier, &after.limits));
-    let line = match &told {
-        None => format!(
-            "{name} would be {tier}: {may}; it is {}: {}",
-            before.tier,
-            allowed(before.tier, &before.limits)
-        ),
-        Some(told) => format!("{name} is {tier}: {may}{}", untold(told)),
-    };
-    Answer::new(object, line)
+    let was = allowed(before.tier, &before.limits);
+    let untold = told.untold(SEEN);
+    Answer::new(
+        object,
+        format!("{name} is {tier}: {may}; before: {}: {was}{untold}", before.tier),
+    )
 }
 
 /// What a workspace may send.

@@ -10,4 +10,5 @@ mod migrations;
 mod postgres_destinations;
 mod reach;
 mod topics;
+mod trials;
 mod workspaces;

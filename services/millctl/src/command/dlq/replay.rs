@@ -140,7 +140,7 @@ impl Counts {
             lines.push(format!("`millctl dlq replays` has it as {}", replay.id));
         }
         let object = json!({
-            "replayed": self.sent, "dry_run": dry_run, "topic": replay.topic, "left": self.left,
+            "replayed": self.sent, "topic": replay.topic, "left": self.left,
             "replay": (self.sent > 0 && !dry_run).then_some(&replay.id),
         });
         Answer::lines(object, lines)

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes `NNNN_name.up.sql` and `.down.sql` with the next number into `folder`, empty but for a comment.
-pub(super) fn write(folder: &Path, name: &str) -> Result<[PathBuf; 2]> {
+/// Writes `NNNN_name.up.sql` and `.down.sql` with the next number into `folder`, empty but for a comment; a dry run only
+/// gives their names.
+pub(super) fn write(folder: &Path, name: &str, dry_run: bool) -> Result<[PathBuf; 2]> {
     let symbols = name
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
@@ -16,6 +17,9 @@ pub(super) fn write(folder: &Path, name: &str) -> Result<[PathBuf; 2]> {
     );
     let number = next(folder)?;
     let files = ["up", "down"].map(|way| folder.join(format!("{number:04}_{name}.{way}.sql")));
+    if dry_run {
+        return Ok(files);
+    }
     for (file, purpose) in files
         .iter()
         .zip(["What this changes, and why.", "Takes back what `up` does."])
@@ -64,10 +68,13 @@ mod tests {
         let names = |files: [PathBuf; 2]| {
             files.map(|file| file.file_name().expect("a name").to_string_lossy().into_owned())
         };
-        let first = write(folder.path(), "quotas").expect("files");
+        let tried = write(folder.path(), "quotas", true).expect("names");
+        assert!(!tried[0].exists() && !tried[1].exists(), "only tried");
+        let first = write(folder.path(), "quotas", false).expect("files");
+        assert_eq!(tried, first);
         assert_eq!(names(first), ["0001_quotas.up.sql", "0001_quotas.down.sql"]);
         fs::write(folder.path().join("0041_other.up.sql"), "").expect("a file");
-        let next = write(folder.path(), "more_quotas").expect("files");
+        let next = write(folder.path(), "more_quotas", false).expect("files");
         assert_eq!(
             names(next),
             ["0042_more_quotas.up.sql", "0042_more_quotas.down.sql"]
@@ -78,7 +85,7 @@ mod tests {
     fn names_that_are_no_file_names_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["", "../x", "A", "a-b", "a b"] {
-            assert!(write(folder.path(), name).is_err(), "{name}");
+            assert!(write(folder.path(), name, false).is_err(), "{name}");
         }
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
