@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,7 +52,14 @@ pub struct BindError {
 pub struct Listener {
     listener: TcpListener,
     limits: Limits,
+    manner: Manner,
+}
+
+/// How connections end that are no longer wanted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
     unfinished: Option<fn() -> Bytes>,
+    linger: Duration,
 }
 
 impl Listener {
@@ -65,7 +73,7 @@ impl Listener {
         Ok(Self {
             listener,
             limits,
-            unfinished: None,
+            manner: Manner::default(),
         })
     }
 
@@ -73,7 +81,16 @@ impl Listener {
     /// the connection is closed in silence, as an idle one always is.
     #[must_use]
     pub fn answering_unfinished(mut self, answer: fn() -> Bytes) -> Self {
-        self.unfinished = Some(answer);
+        self.manner.unfinished = Some(answer);
+        self
+    }
+
+    /// Leaves idle connections open for so long once the port drains: a request that was on its way then is answered,
+    /// and the answer closes its connection. Without it an idle connection is closed at once, and who had just used it
+    /// cannot know what became of the request.
+    #[must_use]
+    pub const fn lingering(mut self, linger: Duration) -> Self {
+        self.manner.linger = linger;
         self
     }
 
@@ -85,8 +102,8 @@ impl Listener {
         self.listener.local_addr()
     }
 
-    /// Serves until `drain`; then takes no connection more, answers the requests that have begun, and returns
-    /// when the last connection is closed.
+    /// Serves until `drain`; then takes no connection more, answers the requests that have begun with
+    /// `Connection: close`, and returns when the last connection is closed.
     ///
     /// # Cancellation
     /// Open connections go on in tasks of their own, until their limits or the end of the runtime.
@@ -107,9 +124,9 @@ impl Listener {
                 continue;
             };
             let (answer, drain, limits) = (answer.clone(), drain.clone(), self.limits);
-            let unfinished = self.unfinished;
+            let manner = self.manner;
             tracker.spawn(async move {
-                let connection = connection(stream, peer, answer, (limits.header_timeout, unfinished), drain);
+                let connection = connection(stream, peer, answer, (limits.header_timeout, manner), drain);
                 match limits.lifetime {
                     // A connection that has used up its time is dropped in the middle of what it does.
                     Some(lifetime) => drop(tokio::time::timeout(lifetime, connection).await),
@@ -143,7 +160,7 @@ async fn connection<S, F, B>(
     stream: TcpStream,
     peer: SocketAddr,
     answer: S,
-    (header_timeout, unfinished): (Duration, Option<fn() -> Bytes>),
+    (header_timeout, manner): (Duration, Manner),
     drain: CancellationToken,
 ) where
     S: Fn(Request<Incoming>, SocketAddr) -> F,
@@ -154,17 +171,33 @@ async fn connection<S, F, B>(
         tracing::debug!(%error, "a connection keeps its delay");
     }
     let service = service_fn(|request| {
-        let answer = answer(request, peer);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let (answer, drain) = (answer(request, peer), &drain);
+        async move {
+            let mut answer = answer.await;
+            if drain.is_cancelled() {
+                answer
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service);
+    let lingered = async {
+        drain.cancelled().await;
+        if !manner.linger.is_zero() {
+            tokio::time::sleep(manner.linger).await;
+        }
+    };
     let ended = tokio::select! {
+        // What has arrived is seen before the connection is told to end.
+        biased;
         ended = &mut connection => ended,
-        () = drain.cancelled() => {
+        () = lingered => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -172,7 +205,10 @@ async fn connection<S, F, B>(
     let Err(error) = ended else { return };
     tracing::debug!(%error, "a connection ended early");
     let parts = connection.into_parts();
-    if let Some(answer) = unfinished.filter(|_| error.is_timeout() && !parts.read_buf.is_empty()) {
+    if let Some(answer) = manner
+        .unfinished
+        .filter(|_| error.is_timeout() && !parts.read_buf.is_empty())
+    {
         let mut stream = parts.io.into_inner();
         let told = async {
             stream.write_all(&answer()).await?;

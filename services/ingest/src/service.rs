@@ -223,7 +223,16 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
     };
     let usage_end = CancellationToken::new();
     let reporting = tokio::spawn(reporter.run(usage_end.clone()));
-    let handler = Handler::new(pipeline, admin, usage, &config.http, clock, metrics)?;
+    let closing = CancellationToken::new();
+    let handler = Handler::new(
+        pipeline,
+        admin,
+        usage,
+        &config.http,
+        clock,
+        metrics,
+        closing.clone(),
+    )?;
     let server = Server::bind(&config.http).await?;
     tracing::info!(address = %server.address()?, "events are taken");
     let mut serving = tokio::spawn(server.serve(handler, shutdown.token()));
@@ -238,9 +247,17 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
 
     // From here on the deadline runs. First no request is open, then nothing is left to ship, then the
     // journal is closed; whichever is cut short, what was answered is on disk.
-    let deadline = tokio::time::Instant::now() + shutdown.deadline().saturating_sub(CLOSING);
-    if tokio::time::timeout_at(deadline, &mut serving).await.is_err() {
-        tracing::warn!("connections were still open at the deadline");
+    let left = shutdown.deadline().saturating_sub(CLOSING);
+    let (half, deadline) = {
+        let now = tokio::time::Instant::now();
+        (now + left / 2, now + left)
+    };
+    // A client that is slow with its body has half of it; the other half is for what was taken.
+    if tokio::time::timeout_at(half, &mut serving).await.is_err() {
+        closing.cancel();
+        if tokio::time::timeout_at(deadline, &mut serving).await.is_err() {
+            tracing::warn!("connections were still open at the deadline");
+        }
     }
     tasks.close();
     if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {

@@ -9,6 +9,7 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use millrace_event::IngestCode;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::coding::{self, Caps, Coding};
@@ -27,10 +28,12 @@ pub(crate) struct Memory {
     limit: usize,
     caps: Caps,
     timeout: Duration,
+    closing: CancellationToken,
 }
 
 impl Memory {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// What has not arrived when `closing` is cancelled is not waited for any more.
+    pub(crate) fn new(config: &Config, closing: CancellationToken) -> Self {
         Self {
             budget: Budget::new(config.body_memory.as_usize(), MEMORY_WAIT),
             limit: config.body_limit.as_usize(),
@@ -39,14 +42,15 @@ impl Memory {
                 ratio: config.decoded_ratio,
             },
             timeout: config.body_timeout,
+            closing,
         }
     }
 
     /// Reads a body and decodes it; its memory is given back with the grant.
     ///
     /// # Errors
-    /// When it is too large, too slow, encoded in a way that is not known, or there is no memory for it. The
-    /// client's connection is then not fit for another request.
+    /// When it is too large, too slow, encoded in a way that is not known, there is no memory for it, or the gateway
+    /// cannot wait for it any more because it ends. The client's connection is then not fit for another request.
     pub(super) async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<(Bytes, Grant), Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -59,7 +63,13 @@ impl Memory {
         }
         let mut grant = self.budget.grant();
         let work = async {
-            let body = self.whole(body, announced.unwrap_or(0), &mut grant).await?;
+            let whole = self.whole(body, announced.unwrap_or(0), &mut grant);
+            let body = tokio::select! {
+                // What is there already is taken whatever happens, and does not wait for anything.
+                biased;
+                body = whole => body?,
+                () = self.closing.cancelled() => return Err(Refusal::draining()),
+            };
             match Coding::of(headers, &body)? {
                 // Large, and most bodies are not encoded.
                 Some(coding) => Box::pin(coding::decoded(coding, &body, self.caps, &mut grant)).await,
@@ -129,7 +139,7 @@ mod tests {
         let total = config.body_memory.as_usize();
         Memory {
             budget: Budget::new(total, Duration::from_millis(20)),
-            ..Memory::new(&config)
+            ..Memory::new(&config, CancellationToken::new())
         }
     }
 
@@ -190,6 +200,19 @@ mod tests {
     async fn a_body_that_stalls_is_given_up() {
         let refused = memory(10, 10_240).read(&of(5), Stalled).await.unwrap_err();
         assert_eq!(refused.code, IngestCode::Timeout);
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_ends_takes_what_has_arrived_and_waits_for_nothing_more() {
+        let memory = memory(10, 10_240);
+        memory.closing.cancel();
+        let refused = memory.read(&of(5), Stalled).await.unwrap_err();
+        assert_eq!(refused.code, IngestCode::Draining);
+        let whole = memory
+            .read(&HeaderMap::new(), Pieces(vec![b"abc", b"def"]))
+            .await
+            .unwrap();
+        assert_eq!(whole.0, "abcdef");
     }
 
     #[tokio::test]

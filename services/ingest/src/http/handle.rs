@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use millrace_event::{IngestCode, Timestamp};
 use millrace_service::{Admin, Clock, Traceparent};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::answer::{self, Answer};
@@ -95,6 +96,8 @@ struct Exchange {
 }
 
 impl Handler {
+    /// Bodies that have not arrived when `closing` is cancelled get 503.
+    ///
     /// # Errors
     /// When two routes contradict each other.
     pub(crate) fn new(
@@ -104,6 +107,7 @@ impl Handler {
         config: &Config,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
+        closing: CancellationToken,
     ) -> Result<Self, matchit::InsertError> {
         let shared = Shared {
             routes: Routes::new()?,
@@ -118,7 +122,7 @@ impl Handler {
             pipeline,
             admin,
             usage,
-            memory: Memory::new(config),
+            memory: Memory::new(config, closing),
             shared: Arc::new(shared),
             clock,
             metrics,

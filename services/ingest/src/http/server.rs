@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_service::listen::{BindError, Limits, Listener};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Handler, answer};
+
+/// How long a kept-alive connection stays open once the gateway drains: a request that was on its way is taken.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A bound port.
 #[derive(Debug)]
@@ -27,7 +31,9 @@ impl Server {
         };
         let listener = Listener::bind(config.listen, limits).await?;
         Ok(Self {
-            listener: listener.answering_unfinished(answer::unfinished),
+            listener: listener
+                .answering_unfinished(answer::unfinished)
+                .lingering(LINGER),
         })
     }
 

@@ -125,3 +125,101 @@ async fn a_second_signal_ends_the_process_at_once() {
     let status = process.terminate(Duration::from_secs(5)).await.unwrap();
     assert_eq!(status.code(), Some(143));
 }
+
+/// Reads one answer from a connection that may stay open: status line, head and body.
+async fn one_answer(stream: &mut tokio::net::TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        loop {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |length| length.parse::<usize>().unwrap());
+                if body.len() >= length {
+                    return text;
+                }
+            }
+            let mut chunk = [0; 4096];
+            let count = stream.read(&mut chunk).await.unwrap();
+            assert!(count > 0, "closed after {text:?}");
+            answer.extend_from_slice(&chunk[..count]);
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_a_body_that_does_not_come() {
+    let settings = vec![
+        ("MILLRACE__SHUTDOWN__DEADLINE", "12s".to_owned()),
+        ("MILLRACE__HTTP__BODY_TIMEOUT", "60s".to_owned()),
+    ];
+    let mut pipeline = start(settings).await;
+    let key = pipeline.key("server", &[]).await.unwrap();
+    let address = pipeline.url("ingest").strip_prefix("http://").unwrap().to_owned();
+    let connect = async || tokio::net::TcpStream::connect(&address).await.unwrap();
+    let request = |message_id: &str| {
+        let mut event = track(message_id);
+        event["writeKey"] = key.clone().into();
+        let body = event.to_string();
+        let head = format!(
+            "POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        (head, body)
+    };
+    // One connection was used and is kept, one has a request whose body comes later, one whose body never comes.
+    let mut kept = connect().await;
+    let (head, body) = request("before");
+    kept.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let answer = one_answer(&mut kept).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"),
+        "{answer}"
+    );
+    let (mut begun, mut stalled) = (connect().await, connect().await);
+    let (head, rest) = request("begun");
+    begun.write_all(head.as_bytes()).await.unwrap();
+    stalled.write_all(request("never").0.as_bytes()).await.unwrap();
+    let taken = until("both requests have begun", PATIENCE, || async {
+        let open = pipeline
+            .metric("ingest", "millrace_ingest_requests_open", "")
+            .await?;
+        Ok((open > 1.5).then_some(()))
+    });
+    taken.await.unwrap();
+
+    // Stopped while it is told and asked, so that both are there when it looks: no clock decides.
+    let process = pipeline.process("ingest");
+    process.signal(rustix::process::Signal::STOP).unwrap();
+    process.signal(rustix::process::Signal::TERM).unwrap();
+    let (head, body) = request("meanwhile");
+    kept.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    begun.write_all(rest.as_bytes()).await.unwrap();
+    process.signal(rustix::process::Signal::CONT).unwrap();
+    for (stream, expected) in [(&mut kept, "200"), (&mut begun, "200"), (&mut stalled, "503")] {
+        let answer = one_answer(stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        if expected == "503" {
+            assert!(answer.contains(r#""code":"draining""#), "{answer}");
+            let wait = answer
+                .lines()
+                .find_map(|line| line.strip_prefix("retry-after: "))
+                .unwrap();
+            assert!(wait.parse::<u64>().unwrap() >= 1, "{answer}");
+        }
+    }
+    let process = pipeline.process("ingest");
+    let status = process.end(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
+    assert!(tokio::net::TcpStream::connect(&address).await.is_err());
+    // What it had no time to ship its successor ships.
+    pipeline.process("ingest").start_again().unwrap();
+    pipeline.ready("ingest").await.unwrap();
+    let ids: BTreeSet<String> = ["before", "begun", "meanwhile"].map(str::to_owned).into();
+    let events = all_arrived(&pipeline, &ids).await;
+    assert_eq!(events.keys().cloned().collect::<BTreeSet<_>>(), ids);
+}
