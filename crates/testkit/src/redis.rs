@@ -1,5 +1,6 @@
 //! Where Redis is, a prefix that keeps one test's keys from another's, and a server of a test's own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -108,6 +109,28 @@ impl Server {
         Ok(count.parse()?)
     }
 
+    /// The keys whose names match a pattern and whose values are `value`, with what is left of their lifetimes.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn lifetimes(&self, pattern: &str, value: &str) -> Result<BTreeMap<String, Duration>> {
+        // Names and numbers, a line each; values of another kind than text are none that was asked for.
+        let script = r#"local lines = {}
+            for _, key in ipairs(redis.call("KEYS", ARGV[1])) do
+                if redis.call("TYPE", key).ok == "string" and redis.call("GET", key) == ARGV[2] then
+                    lines[#lines + 1] = key .. " " .. redis.call("PTTL", key)
+                end
+            end
+            return table.concat(lines, "\n")"#
+            .replace('\n', " ");
+        let said = self.ask(&format!("EVAL '{script}' 0 {pattern} {value}")).await?;
+        let line = |line: &str| {
+            let (key, left) = line.rsplit_once(' ').context("a name and a number")?;
+            Ok((key.to_owned(), Duration::from_millis(left.parse()?)))
+        };
+        said.lines().filter(|text| !text.is_empty()).map(line).collect()
+    }
+
     async fn answering(&self) -> Result<()> {
         until("redis answers", START, || async {
             Ok((self.ask("PING").await? == "PONG").then_some(()))
@@ -126,6 +149,7 @@ impl Server {
         // `+PONG`, or `$<length>` and that many bytes; then `+OK` to the farewell.
         let answer = answer.trim_end().trim_end_matches("+OK").trim_end();
         let text = match answer.strip_prefix('$') {
+            Some("0") => Some(""),
             Some(bulk) => bulk.split_once("\r\n").map(|(_, text)| text),
             None => answer.strip_prefix('+'),
         };

@@ -229,7 +229,10 @@ impl Pipeline {
                 let charged = self.rates.charge(&key, submission.ip, trail.events, people);
                 (Box::pin(charged).await?, None)
             }
-            KeyKind::Server | KeyKind::Import => (None, Some(trail.events)),
+            KeyKind::Server | KeyKind::Import => {
+                let mark = terms.is_import.then_some(settle::IMPORTED);
+                (mark, Some(trail.events))
+            }
         };
         let fixed = self.types.known(&key.workspace).await;
         let mut candidates = Vec::with_capacity(prepared.len());

@@ -14,6 +14,10 @@ use crate::journal::{Reader, Recovered};
 
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Mark of an event of the past: its id is remembered for longer. A server's key does not say so, the door does, so it
+/// is written down with the event.
+pub(super) const IMPORTED: &str = "import";
+
 /// Tries until it succeeds, or until reservations have expired by themselves. Requests may be served meanwhile;
 /// segments of earlier processes stay until this returns.
 ///
@@ -64,10 +68,11 @@ async fn once(
 
 fn event(value: &[u8]) -> Option<(WorkspaceId, Window, String)> {
     let envelope = Ingest::read(value).ok()?;
-    let window = if envelope.key_kind == KeyKind::Import {
-        Window::Import
-    } else {
-        Window::Live
+    let is_import =
+        envelope.key_kind == KeyKind::Import || envelope.marks.iter().any(|mark| mark.as_str() == IMPORTED);
+    let window = match is_import {
+        true => Window::Import,
+        false => Window::Live,
     };
     Some((
         envelope.workspace.as_str().parse().ok()?,

@@ -1,5 +1,6 @@
 //! One event for one message id.
 
+use millrace_service::failpoint;
 use millrace_testkit::redis::Server;
 
 use super::*;
@@ -167,4 +168,72 @@ async fn history_is_remembered_longer_also_under_a_servers_key_at_the_door_for_i
     }
     let events = all_arrived(&pipeline, &BTreeSet::from(["old".to_owned(), "new".to_owned()])).await;
     assert_eq!(events["old"].len(), 1, "remembered");
+}
+
+#[tokio::test]
+async fn what_died_unmarked_is_remembered_for_as_long_as_its_kind_is_also_history_under_a_servers_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let redis = Server::start(directory.path()).await.unwrap();
+    let (live, import) = (Duration::from_secs(24 * 3600), Duration::from_secs(7 * 24 * 3600));
+    let settings = vec![
+        ("MILLRACE__REDIS__URL", redis.url()),
+        ("MILLRACE__DEDUP__LIVE", "24h".to_owned()),
+        ("MILLRACE__DEDUP__IMPORT", "7days".to_owned()),
+        // A slow machine must not look like a Redis that is away.
+        ("MILLRACE__DEDUP__TIMEOUT", "30s".to_owned()),
+    ];
+    let mut pipeline = start(settings).await;
+    let importer = pipeline.sender_as(&pipeline.key("import", &[]).await.unwrap());
+    let mut known = BTreeSet::new();
+    for (sender, path, id, window) in [
+        (pipeline.sender(), "/v1/import", "history", import),
+        (pipeline.sender(), "/v1/batch", "live", live),
+        (importer, "/v1/batch", "imported", import),
+    ] {
+        // It dies between the journal and the mark.
+        pipeline.process("ingest").kill().await.unwrap();
+        let process = pipeline.process("ingest");
+        process.set(failpoint::VARIABLE, Some("ingest::before_mark=return(kill)"));
+        process.start_again().unwrap();
+        pipeline.ready("ingest").await.unwrap();
+        connected(&pipeline, true).await;
+        // Whether the answer gets out before the end is chance.
+        drop(sender.post(path, &json!({ "batch": [track(id)] })).await);
+        let process = pipeline.process("ingest");
+        process.end(PATIENCE).await.unwrap();
+        assert!(
+            redis.lifetimes("*dedup:*", "d").await.unwrap().keys().eq(&known),
+            "{id} is not marked"
+        );
+        process.set(failpoint::VARIABLE, None);
+        process.start_again().unwrap();
+        let settled = until("the id is settled", PATIENCE, || async {
+            let mut done = redis.lifetimes("*dedup:*", "d").await?;
+            done.retain(|key, _| !known.contains(key));
+            Ok(done.pop_first())
+        });
+        let (key, left) = settled.await.unwrap();
+        let before = if window == import { live } else { Duration::ZERO };
+        assert!(left > before && left <= window, "{id} is remembered for {left:?}");
+        known.insert(key);
+    }
+    pipeline.ready("ingest").await.unwrap();
+    let events = all_arrived(
+        &pipeline,
+        &["history", "live", "imported"].map(str::to_owned).into(),
+    )
+    .await;
+    assert!(events.values().all(|records| records.len() == 1));
+    let marks = |id: &str| {
+        let record = the(&events, id);
+        let marks = Ingest::read(&record.value).unwrap().marks;
+        marks
+            .iter()
+            .map(|mark| mark.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (marks("history"), marks("live")),
+        (vec!["import".to_owned()], Vec::new())
+    );
 }
