@@ -59,10 +59,7 @@ pub trait Envelope<'a>: Serialize + Deserialize<'a> + Sized {
     /// # Errors
     /// The value is not JSON of this shape, or of another version.
     fn read(value: &'a [u8]) -> Result<Self, ReadError> {
-        serde_json::from_slice(value).map_err(|source| ReadError {
-            envelope: Self::NAME,
-            source,
-        })
+        parse(value)
     }
 
     /// Appends the record's value to `out`.
@@ -78,6 +75,14 @@ pub trait Envelope<'a>: Serialize + Deserialize<'a> + Sized {
         self.write(&mut bytes);
         bytes
     }
+}
+
+/// Reads an envelope with the general parser.
+fn parse<'a, E: Envelope<'a>>(value: &'a [u8]) -> Result<E, ReadError> {
+    serde_json::from_slice(value).map_err(|source| ReadError {
+        envelope: E::NAME,
+        source,
+    })
 }
 
 /// Text that borrows from the record where it has no escapes.

@@ -5,6 +5,7 @@
 //! error path; text that is not valid JSON gives some entries and ends, it never panics and never reads past
 //! the end.
 
+pub(crate) mod check;
 mod cursor;
 
 use std::borrow::Cow;
@@ -77,6 +78,13 @@ impl<'a> Value<'a> {
             .as_bytes()
             .first()
             .map_or(Kind::Null, |byte| Kind::of(*byte))
+    }
+
+    /// The value that begins at that byte of this one's text; nothing where none does.
+    pub fn part_at(self, at: usize) -> Option<Value<'a>> {
+        self.0
+            .is_char_boundary(at)
+            .then(|| Cursor::at(self.0, at).next_value())?
     }
 
     /// The entries of an object in source order, duplicates included; nothing for other kinds.

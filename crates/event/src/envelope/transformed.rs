@@ -1,10 +1,12 @@
+mod plain;
+
 use std::fmt;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Envelope, Ingest, Text, V1};
+use super::{Envelope, Ingest, ReadError, Text, V1};
 use crate::code::Verdict;
 use crate::identity::Identity;
 use crate::time::Timestamp;
@@ -72,6 +74,13 @@ fn mostly_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Output<'
 
 impl<'a> Envelope<'a> for Transformed<'a> {
     const NAME: &'static str = "transformed";
+
+    fn read(value: &'a [u8]) -> Result<Self, ReadError> {
+        match plain::read(value) {
+            Some(envelope) => Ok(envelope),
+            None => super::parse(value),
+        }
+    }
 }
 
 /// What an event brings along from the gateway, whatever its functions make of it.

@@ -20,6 +20,11 @@ impl<'a> Cursor<'a> {
         cursor
     }
 
+    /// A cursor at that byte of the text, which is the start of something.
+    pub(super) const fn at(text: &'a str, at: usize) -> Self {
+        Self { text, at }
+    }
+
     #[inline]
     fn skip_white_space(&mut self) {
         let bytes = self.text.as_bytes();
@@ -103,14 +108,14 @@ impl<'a> Cursor<'a> {
 }
 
 /// Eight bytes that are all `byte`.
-const fn eight(byte: u8) -> u64 {
+pub(super) const fn eight(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
 /// The high bit of every byte of `word` that is zero. A byte above a zero one may be marked though it is 1; the
 /// lowest mark is always right.
 #[inline]
-const fn zeros(word: u64) -> u64 {
+pub(super) const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(eight(1)) & !word & eight(0x80)
 }
 
