@@ -14,6 +14,7 @@
 
 mod block;
 mod event;
+mod shape;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -188,6 +189,7 @@ struct Scratch {
     /// one order, so this mostly saves looking the name up; it is compared before it is believed.
     follower: Vec<usize>,
     row: u64,
+    shapes: shape::Shapes,
 }
 
 impl Batch {

@@ -15,9 +15,9 @@ use crate::value::{self, DateTime, Fit};
 
 /// A field of the event itself that has a column.
 pub(super) struct Field {
-    key: &'static str,
+    pub(super) key: &'static str,
     pub(super) column: &'static str,
-    is_time: bool,
+    pub(super) is_time: bool,
 }
 
 /// The fields of the event itself that have a column each.
@@ -53,10 +53,10 @@ const fn time(key: &'static str, column: &'static str) -> Field {
 }
 
 /// The objects whose leaves become columns, in the order in which they take a name that two of them want.
-const FLATTENED: [&str; 3] = ["properties", "traits", CONTEXT];
+pub(super) const FLATTENED: [&str; 3] = ["properties", "traits", CONTEXT];
 
 /// The object whose leaves have its own name in front.
-const CONTEXT: &str = "context";
+pub(super) const CONTEXT: &str = "context";
 
 /// Cells of one row, each with the position of its column.
 pub(super) type Cells<'a> = Vec<(usize, Cell<'a>)>;
@@ -107,12 +107,12 @@ pub(super) fn emptied<T, U>(mut buffer: Vec<T>, never: impl FnMut(T) -> Option<U
 
 /// Turns one event into cells, without touching the columns.
 pub(super) struct Staging<'b, 'a> {
-    batch: &'b mut Batch,
-    cells: Cells<'a>,
-    extra: String,
+    pub(super) batch: &'b mut Batch,
+    pub(super) cells: Cells<'a>,
+    pub(super) extra: String,
     /// The column of the leaf before; at the start that of `extra`, which no leaf has.
-    before: usize,
-    error: Option<RowError>,
+    pub(super) before: usize,
+    pub(super) error: Option<RowError>,
 }
 
 impl<'b, 'a> Staging<'b, 'a> {
@@ -135,8 +135,14 @@ impl<'b, 'a> Staging<'b, 'a> {
     pub(super) fn stage(mut self, row: &Row<'a>) -> Result<Cells<'a>, RowError> {
         let event = Value::from(row.event);
         if event.kind() == Kind::Object {
-            self.fields(event);
+            let known = self.along_a_known_path(event);
+            if !known {
+                self.fields(event);
+            }
             self.defaults(row);
+            if !known && self.error.is_none() {
+                self.remember(event);
+            }
         } else {
             self.fail("", RowErrorKind::NotAnObject);
         }
@@ -225,7 +231,7 @@ impl<'b, 'a> Staging<'b, 'a> {
 
     /// A field of text. Unlike a property it is refused where it is anything else: nothing of it would be left in
     /// the column that the table is sorted and joined by.
-    fn text(&mut self, column: &str, position: usize, value: Value<'a>) {
+    pub(super) fn text(&mut self, column: &str, position: usize, value: Value<'a>) {
         if value.kind() == Kind::String {
             // Only one kind of server is worth the second look at the text.
             let dialect = self.dialect();
@@ -252,7 +258,7 @@ impl<'b, 'a> Staging<'b, 'a> {
 
     /// A field that is a date-time. Forms that the gateway takes beyond the strict one (without an offset, which
     /// is then UTC) are taken here too, and kept as they came.
-    fn time(&mut self, column: &str, position: usize, value: Value<'a>) {
+    pub(super) fn time(&mut self, column: &str, position: usize, value: Value<'a>) {
         let parsed = value.as_str().and_then(|string| {
             DateTime::parse(&string.text).or_else(|| {
                 let timestamp: Timestamp = string.text.parse().ok()?;
@@ -362,7 +368,7 @@ impl<'b, 'a> Staging<'b, 'a> {
         }
     }
 
-    fn put(&mut self, position: usize, cell: Cell<'a>) {
+    pub(super) fn put(&mut self, position: usize, cell: Cell<'a>) {
         if let Some(filled) = self.batch.scratch.filled.get_mut(position) {
             *filled = self.batch.scratch.row;
         }
@@ -374,7 +380,7 @@ impl<'b, 'a> Staging<'b, 'a> {
     }
 
     /// Adds a value to `extra` as it came. Names are letters, digits and underscores: nothing to escape.
-    fn keep(&mut self, name: &str, value: Value<'_>) {
+    pub(super) fn keep(&mut self, name: &str, value: Value<'_>) {
         self.extra.push(if self.extra.is_empty() { '{' } else { ',' });
         self.extra.push('"');
         self.extra.push_str(name);
@@ -389,7 +395,7 @@ impl<'b, 'a> Staging<'b, 'a> {
         });
     }
 
-    fn position(&mut self, name: &str) -> Option<usize> {
+    pub(super) fn position(&mut self, name: &str) -> Option<usize> {
         let guess = self.batch.scratch.follower.get(self.before).copied();
         if let Some(guess) = guess.filter(|guess| self.spec(*guess).is_some_and(|spec| spec.name == name)) {
             self.before = guess;
@@ -404,14 +410,14 @@ impl<'b, 'a> Staging<'b, 'a> {
         Some(found)
     }
 
-    fn spec(&self, position: usize) -> Option<&ColumnSpec> {
+    pub(super) fn spec(&self, position: usize) -> Option<&ColumnSpec> {
         let known = self.batch.schema.columns();
         known
             .get(position)
             .or_else(|| self.batch.added.get(position - known.len()))
     }
 
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         self.batch.schema.dialect()
     }
 
@@ -441,7 +447,7 @@ impl<'b, 'a> Staging<'b, 'a> {
 }
 
 /// Whether a column of such a server can hold the cell.
-fn takes(dialect: Dialect, cell: &Cell<'_>) -> bool {
+pub(super) fn takes(dialect: Dialect, cell: &Cell<'_>) -> bool {
     match cell {
         _ if dialect == Dialect::ClickHouse => true,
         Cell::Missing | Cell::Bits(_) => true,

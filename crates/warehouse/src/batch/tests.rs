@@ -12,7 +12,7 @@ fn schema_with(columns: &[(&str, &str)]) -> Arc<Schema> {
     ))
 }
 
-fn batch_with(columns: &[(&str, &str)], limit: usize) -> Batch {
+pub(super) fn batch_with(columns: &[(&str, &str)], limit: usize) -> Batch {
     let now = "2026-11-21T04:00:01Z".parse().expect("a date-time");
     Batch::new(schema_with(columns), Limits { columns: limit }, now).expect("a fit schema")
 }
@@ -40,7 +40,7 @@ fn row(seq: u64, event: &RawValue) -> Row<'_> {
     }
 }
 
-fn push(batch: &mut Batch, event: &str) -> Result<(), RowError> {
+pub(super) fn push(batch: &mut Batch, event: &str) -> Result<(), RowError> {
     let event = raw(event);
     let seq = batch.len() as u64;
     batch.push(&row(seq, &event))
