@@ -9,17 +9,29 @@
 //! | 5 | 1 | kind, see [`Kind`] |
 //! | 6 | 8 | id: an answer carries the id of what it answers |
 //!
-//! Payloads are JSON, but for those that carry events: see [`payload`]. Events travel as the text they are; the
+//! Payloads are JSON, but for those that carry events: see [`payload`]. One that is large may lie in memory that both sides
+//! share; then a frame of kind [`Kind::Shared`] says how long it is. Events travel as the text they are; the
 //! parent never builds a tree of one. Parent and worker are always the same binary, so an unknown version or kind is
 //! refused, never skipped.
 //! This module is bytes in, bytes out; it owns no socket.
 
+mod answer;
+mod extends;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod outcome;
 pub mod payload;
+mod shared;
+mod trusted;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::code::{FunctionCode, Verdict};
+use crate::code::FunctionCode;
+
+pub use answer::Answer;
+pub use outcome::{Outcome, Resume};
+pub use shared::Shared;
 
 /// The protocol's version.
 pub const VERSION: u8 = 1;
@@ -60,6 +72,8 @@ pub enum Kind {
     /// Worker to parent: nobody waits for the call with this id any more. Without a payload, not answered; a reply
     /// may be on its way all the same.
     Cancel = 8,
+    /// Either way: a frame of this id whose payload lies in the memory that both sides share ([`Shared`]).
+    Shared = 9,
 }
 
 impl TryFrom<u8> for Kind {
@@ -75,6 +89,7 @@ impl TryFrom<u8> for Kind {
             6 => Self::Reply,
             7 => Self::Log,
             8 => Self::Cancel,
+            9 => Self::Shared,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -92,6 +107,9 @@ pub enum FrameError {
     /// The payload is over [`MAX_PAYLOAD`].
     #[error("frame payload of {0} bytes is over the limit")]
     TooLarge(usize),
+    /// It speaks of shared memory that is not there, or not in the form that it must have.
+    #[error("a frame speaks of shared memory that is not there")]
+    NotShared,
 }
 
 /// The header of a frame.
@@ -305,76 +323,6 @@ pub enum Verdicts {
     Outcomes(Vec<Outcome>),
     /// The worker does not hold that chain version (any more): load it and send the batch again.
     UnknownChain,
-}
-
-/// What became of one event, with events as text that was read as JSON; for a worker, as the engine wrote them.
-#[derive(Clone, Debug)]
-pub struct Outcome<T = Box<RawValue>> {
-    /// What was decided.
-    pub verdict: Verdict,
-    /// With `forward`: the events it became, at least one.
-    pub events: Vec<T>,
-    /// With `retry` and `dead_letter`: why. With `drop`: which function.
-    pub fault: Option<Fault>,
-    /// With `retry`: the delay that the function asked for, in milliseconds.
-    pub retry_after_ms: Option<u64>,
-    /// With `retry`: where the chain can go on. Without it the next attempt begins at the first function.
-    pub resume: Option<Resume<T>>,
-}
-
-/// Where a chain goes on: at the function that asked for another try, with the event as that function got it.
-#[derive(Clone, Debug)]
-pub struct Resume<T = Box<RawValue>> {
-    /// The function's place in the chain, from 0.
-    pub position: u32,
-    /// The event's text.
-    pub event: T,
-}
-
-impl<T> Outcome<T> {
-    /// The events go on.
-    pub fn forward(events: Vec<T>) -> Self {
-        Self {
-            verdict: Verdict::Forward,
-            events,
-            fault: None,
-            retry_after_ms: None,
-            resume: None,
-        }
-    }
-
-    /// A function dropped the event on purpose.
-    pub fn dropped() -> Self {
-        Self {
-            verdict: Verdict::Drop,
-            events: Vec::new(),
-            fault: None,
-            retry_after_ms: None,
-            resume: None,
-        }
-    }
-
-    /// The event is set aside.
-    pub fn dead_letter(fault: Fault) -> Self {
-        Self {
-            verdict: Verdict::DeadLetter,
-            events: Vec::new(),
-            fault: Some(fault),
-            retry_after_ms: None,
-            resume: None,
-        }
-    }
-
-    /// The event goes round again.
-    pub fn retry(fault: Fault, after_ms: Option<u64>) -> Self {
-        Self {
-            verdict: Verdict::Retry,
-            events: Vec::new(),
-            fault: Some(fault),
-            retry_after_ms: after_ms,
-            resume: None,
-        }
-    }
 }
 
 /// Why a function gave no result.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_event::FunctionCode;
+use millrace_event::frame::payload::PayloadError;
 use millrace_event::frame::{Batch, Fault, Load, Outcome};
 use millrace_event::redact::Redactor;
 
 use crate::account::Account;
 use crate::console::Console;
 use crate::isolate::{Calls, Isolate};
-use crate::lanes::{Job, Share};
+use crate::lanes::{Job, Share, Written};
 use crate::outside::{Arrivals, Outside};
 use crate::watchdog::{Watchdog, now};
 
@@ -42,13 +43,16 @@ impl Runner {
     /// Runs events one after the other, those that no other lane of the chain has; one outcome each. The job's place is
     /// the event and the function that run. Past the batch's budget events are not run, and go round again; loading is not part of it.
     ///
+    /// # Errors
+    /// An outcome does not fit in an answer.
+    ///
     /// # Cancellation
     /// Not safe: drop the runner as well.
-    pub(crate) async fn run(&mut self, batch: &Batch<'_>, job: &Job) -> Share {
+    pub(crate) async fn run(&mut self, batch: &Batch<'_>, job: &Job) -> Result<Share, PayloadError> {
         let Job {
             cursor, place, told, ..
         } = job;
-        let mut outcomes = Vec::with_capacity(if job.alone { batch.records.len() } else { 0 });
+        let mut written = Written::new(batch, job.alone);
         let next = || {
             let index = cursor.next();
             Some((index, batch.records.get(index)?))
@@ -62,17 +66,18 @@ impl Runner {
         while let Some((index, record)) = next() {
             place.event(index);
             if account.is_empty() {
-                outcomes.push((index, past_budget()));
+                written.push(index, &past_budget())?;
                 continue;
             }
             let loads = self.isolate.is_none();
-            let (isolate, calls) = match self.ready().await {
+            let (isolate, calls, redactor) = match self.ready().await {
                 Ok(ready) => ready,
                 Err(fault) => {
                     // Whatever kept the code from loading would do so for each event: the rest shares the fault.
-                    outcomes.push((index, Outcome::dead_letter(fault.clone())));
+                    let outcome = cleaned(Outcome::dead_letter(fault), &self.redactor);
+                    written.push(index, &outcome)?;
                     while let Some((index, _)) = next() {
-                        outcomes.push((index, Outcome::dead_letter(fault.clone())));
+                        written.push(index, &outcome)?;
                     }
                     break;
                 }
@@ -80,21 +85,21 @@ impl Runner {
             if loads {
                 account.clock = now();
             }
-            let mut swept = Vec::new();
+            let mut swept = 0;
             if job.alone && isolate.sweeps() && record.position == 0 {
                 let records = batch.records.get(index..).unwrap_or_default();
-                swept = isolate.sweep(index, records, &mut account, calls).await;
+                let answer = (&mut written.answer, redactor);
+                swept = isolate.sweep(index, records, &mut account, calls, answer).await?;
+                written.indices.extend(index..index + swept);
             }
-            if swept.is_empty() {
+            if swept == 0 {
                 // One look at the clock for each event: the end of one is the beginning of the next.
-                swept.push(isolate.run(index, record, account, calls).await);
+                let outcome = isolate.run(index, record, account, calls).await;
                 account.settle();
+                written.push(index, &cleaned(outcome.unwrap_or_else(past_budget), redactor))?;
+                swept = 1;
             }
-            cursor.skip(swept.len() - 1);
-            let swept = swept
-                .into_iter()
-                .map(|outcome| outcome.unwrap_or_else(past_budget));
-            outcomes.extend((index..).zip(swept));
+            cursor.skip(swept - 1);
             self.isolate.take_if(|isolate| isolate.is_spent());
         }
         place.done();
@@ -107,25 +112,15 @@ impl Runner {
         self.calls.close();
         let mut logged = self.console.take();
         if !self.redactor.is_empty() {
-            for fault in outcomes
-                .iter_mut()
-                .filter_map(|(_, outcome)| outcome.fault.as_mut())
-            {
-                self.redactor.clean(&mut fault.message);
-                fault
-                    .stack
-                    .iter_mut()
-                    .for_each(|stack| self.redactor.clean(stack));
-            }
             for line in &mut logged.lines {
                 self.redactor.clean(&mut line.message);
             }
         }
-        Share {
-            outcomes,
+        Ok(Share {
+            written,
             logged,
             in_flight,
-        }
+        })
     }
 
     /// Heap in use, in bytes; nothing while there is no isolate.
@@ -133,7 +128,7 @@ impl Runner {
         self.isolate.as_mut().map_or(0, Isolate::heap_bytes)
     }
 
-    async fn ready(&mut self) -> Result<(&mut Isolate, &mut Calls), Fault> {
+    async fn ready(&mut self) -> Result<(&mut Isolate, &mut Calls, &Redactor), Fault> {
         if let Some(fault) = &self.broken {
             return Err(fault.clone());
         }
@@ -149,12 +144,23 @@ impl Runner {
                 }
             },
         };
-        Ok((self.isolate.insert(isolate), &mut self.calls))
+        Ok((self.isolate.insert(isolate), &mut self.calls, &self.redactor))
     }
 }
 
 /// An event that had no time beside those of others: it comes back, and is run then.
-fn past_budget() -> Outcome<String> {
+pub(crate) fn past_budget() -> Outcome<String> {
     let text = "its workspace used up the time that it has beside others in one batch";
     Outcome::retry(Fault::new(FunctionCode::WallLimit, text), None)
+}
+
+/// The outcome without the secrets that its fault cites.
+pub(crate) fn cleaned(mut outcome: Outcome<String>, redactor: &Redactor) -> Outcome<String> {
+    if let Some(fault) = &mut outcome.fault
+        && !redactor.is_empty()
+    {
+        redactor.clean(&mut fault.message);
+        fault.stack.iter_mut().for_each(|stack| redactor.clean(stack));
+    }
+    outcome
 }

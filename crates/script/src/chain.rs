@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_event::frame::payload::PayloadError;
-use millrace_event::frame::{Batch, Call, Load, MAX_CALLS, MAX_FLIGHT, Outcome, Progress, Usage};
+use millrace_event::frame::{Answer, Batch, Call, Load, MAX_CALLS, MAX_FLIGHT, Progress, Usage};
 
 use crate::batch::Runner;
 use crate::console::Logged;
@@ -29,8 +29,8 @@ pub enum ChainError {
     /// The system gives no thread or no runtime for it.
     #[error("no thread for a chain")]
     Start(#[source] std::io::Error),
-    /// The batch is not what the protocol says.
-    #[error("a batch cannot be read")]
+    /// The batch is not what the protocol says, or what came of it does not fit in an answer.
+    #[error("a batch cannot be read or answered")]
     Batch(#[from] PayloadError),
     /// Whoever is told about a running batch cannot be told.
     #[error("what happens in a batch cannot be told")]
@@ -94,7 +94,7 @@ impl Chain {
             .len()
     }
 
-    /// Runs a batch, the bytes of a [`Batch`], and blocks until each of its events has an outcome. Meanwhile
+    /// Runs a batch, the bytes of a [`Batch`], and blocks until each of its events has an outcome, in order. Meanwhile
     /// `tell` is told every few milliseconds how far it is, and of each call that a function makes; when it is told
     /// that the engine is exhausted, this never returns and the process is to be ended.
     ///
@@ -104,7 +104,7 @@ impl Chain {
         &self,
         batch: impl Into<Bytes>,
         mut tell: impl FnMut(Said<'_>) -> std::io::Result<()>,
-    ) -> Result<(Vec<Outcome<String>>, Logged), ChainError> {
+    ) -> Result<(Answer, Logged), ChainError> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         while lanes.running.len() < lanes.wanted {
             let lane = self.starter.start()?;
@@ -160,20 +160,20 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: 
     let _entered = runtime.enter();
     let mut runner = Runner::new(load, watchdog, Outside::new(replies));
     while let Ok(job) = incoming.recv() {
-        let result = match Batch::decode(&job.batch) {
-            Ok(batch) => {
-                let (began, cpu) = (now(), thread_cpu());
-                let mut share = runtime.block_on(runner.run(&batch, &job));
-                share.logged.usage = Usage {
-                    cpu_us: micros(thread_cpu().saturating_sub(cpu)),
-                    wall_us: micros(now() - began),
-                    heap_bytes: runner.heap_bytes(),
-                };
-                Ok(share)
-            }
-            Err(error) => Err(ChainError::Batch(error)),
+        let (began, cpu) = (now(), thread_cpu());
+        let ran = match Batch::decode(&job.batch) {
+            Ok(batch) => runtime.block_on(runner.run(&batch, &job)),
+            Err(error) => Err(error),
         };
-        answer(&job.told, result);
+        let share = ran.map(|mut share| {
+            share.logged.usage = Usage {
+                cpu_us: micros(thread_cpu().saturating_sub(cpu)),
+                wall_us: micros(now() - began),
+                heap_bytes: runner.heap_bytes(),
+            };
+            share
+        });
+        answer(&job.told, share.map_err(ChainError::Batch));
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_event::frame::{Outcome, Progress};
+use millrace_event::frame::payload::PayloadError;
+use millrace_event::frame::{Answer, Batch, Outcome, Progress};
 
 use crate::chain::{ChainError, Told};
 use crate::console::{BATCH_LINES, Logged};
@@ -28,11 +29,39 @@ impl Cursor {
     }
 }
 
+/// What came of the events that one lane took.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) answer: Answer,
+    /// The index in the batch of each of them.
+    pub(crate) indices: Vec<usize>,
+}
+
+impl Written {
+    /// With room for what a batch usually becomes, where the lane takes all of it.
+    pub(crate) fn new(batch: &Batch<'_>, alone: bool) -> Self {
+        if !alone {
+            return Self::default();
+        }
+        let count = batch.records.len();
+        let bytes: usize = batch.records.iter().map(|record| record.event.len()).sum();
+        Self {
+            answer: Answer::with_capacity(count, bytes + bytes / 4 + 64 * count),
+            indices: Vec::with_capacity(count),
+        }
+    }
+
+    pub(crate) fn push(&mut self, index: usize, outcome: &Outcome<String>) -> Result<(), PayloadError> {
+        self.answer.push(outcome)?;
+        self.indices.push(index);
+        Ok(())
+    }
+}
+
 /// What one lane did of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
-    /// By the index of the event.
-    pub(crate) outcomes: Vec<(usize, Outcome<String>)>,
+    pub(crate) written: Written,
     pub(crate) logged: Logged,
     /// How many events the functions let be in flight, once they are loaded.
     pub(crate) in_flight: Option<usize>,
@@ -113,28 +142,38 @@ impl Places {
 }
 
 /// Puts the shares of all lanes together again.
-pub(crate) fn together(shares: Vec<Share>) -> (Vec<Outcome<String>>, Logged) {
-    let mut outcomes = Vec::new();
+pub(crate) fn together(mut shares: Vec<Share>) -> (Answer, Logged) {
     let mut all = Logged::default();
     let mut wall = Duration::ZERO;
-    for Share {
-        outcomes: own,
-        logged,
-        ..
-    } in shares
-    {
-        outcomes.extend(own);
-        all.lines.extend(logged.lines);
+    for Share { logged, .. } in &mut shares {
+        all.lines.append(&mut logged.lines);
         all.discarded += logged.discarded;
         all.usage.cpu_us += logged.usage.cpu_us;
         all.usage.heap_bytes += logged.usage.heap_bytes;
         wall = wall.max(Duration::from_micros(logged.usage.wall_us));
     }
     all.usage.wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-    outcomes.sort_by_key(|(index, _)| *index);
     all.lines.sort_by_key(|line| line.index);
     let over = all.lines.len().saturating_sub(BATCH_LINES);
     all.lines.truncate(BATCH_LINES);
     all.discarded += u64::try_from(over).unwrap_or(u64::MAX);
-    (outcomes.into_iter().map(|(_, outcome)| outcome).collect(), all)
+    (in_order(shares), all)
+}
+
+/// The outcomes of all lanes in the order of their events.
+fn in_order(mut shares: Vec<Share>) -> Answer {
+    if shares.len() == 1 {
+        return shares.pop().unwrap_or_default().written.answer;
+    }
+    let mut places: Vec<(usize, &Answer, usize)> = Vec::new();
+    for Share { written, .. } in &shares {
+        let indices = written.indices.iter().enumerate();
+        places.extend(indices.map(|(place, index)| (*index, &written.answer, place)));
+    }
+    places.sort_by_key(|(index, ..)| *index);
+    let mut answer = Answer::default();
+    for (_, written, place) in places {
+        answer.take_over(written, place);
+    }
+    answer
 }

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod outside;
 pub mod pool;
 pub mod quarantine;
+pub mod region;
 pub mod registry;
 pub mod restore;
 pub mod route;

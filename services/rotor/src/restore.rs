@@ -26,6 +26,9 @@ const MOST_WORK: usize = 16 << 20;
 ///
 /// `source` is JSON: nothing is put back where it is not.
 pub fn restore(source: &str, outcome: &mut Outcome) {
+    if outcome.intact {
+        return;
+    }
     let outputs = outcome.events.len() + usize::from(outcome.resume.is_some());
     let work = source.len().saturating_mul(outputs);
     if work == 0 || work > MOST_WORK || !is_at_risk(source) {

@@ -3,14 +3,17 @@
 use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_event::frame::{self, FrameError, HEADER_LEN, Header, Kind};
+use millrace_event::frame::{self, FrameError, HEADER_LEN, Header, Kind, Shared};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{RecvFlags, recv};
 use serde::Serialize;
+
+use crate::region::Region;
 
 /// Bytes asked for while it is not known how many will come.
 const CHUNK: usize = 64 << 10;
@@ -66,6 +69,7 @@ pub struct Wire {
 pub struct Reader {
     stream: UnixStream,
     incoming: Vec<u8>,
+    region: Option<Arc<Region>>,
 }
 
 /// The half of an end that frames go out by.
@@ -74,24 +78,28 @@ pub struct Writer {
     stream: UnixStream,
     /// Frames that go out with the next one: one at most, with the lines that a batch logged.
     held: Vec<u8>,
+    region: Option<Arc<Region>>,
 }
 
 impl Wire {
-    /// This end.
+    /// This end. What is large goes by the `region`, where there is one.
     ///
     /// # Errors
     /// When the system gives no second descriptor for the socket.
-    pub fn new(stream: UnixStream) -> std::io::Result<Self> {
+    pub fn new(stream: UnixStream, region: Option<Region>) -> std::io::Result<Self> {
+        let region = region.map(Arc::new);
         if let Err(error) = set_socket_send_buffer_size(&stream, UNDER_WAY) {
             tracing::debug!(%error, "the socket to the other side keeps its size");
         }
         let reader = Reader {
             stream: stream.try_clone()?,
             incoming: Vec::new(),
+            region: region.clone(),
         };
         let writer = Writer {
             stream,
             held: Vec::new(),
+            region,
         };
         Ok(Self { writer, reader })
     }
@@ -155,6 +163,22 @@ impl Writer {
     /// # Errors
     /// As [`Writer::send`].
     pub fn send_parts(&mut self, kind: Kind, id: u64, parts: &[&[u8]]) -> Result<(), WireError> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        // A batch and its verdicts take turns, so what lay in the region before was read.
+        if matches!(kind, Kind::Batch | Kind::Verdicts)
+            && length > SMALL
+            && let Some(region) = &self.region
+            && let Ok(payload_len) = u32::try_from(length)
+            && region.put(parts)
+        {
+            let shared = Shared { kind, payload_len };
+            return self.write(Kind::Shared, id, &[&shared.encode()]);
+        }
+        self.write(kind, id, parts)
+    }
+
+    /// Writes to the socket.
+    fn write(&mut self, kind: Kind, id: u64, parts: &[&[u8]]) -> Result<(), WireError> {
         let length = parts.iter().map(|part| part.len()).sum();
         let head = frame::head(kind, id, length).map_err(WireError::Frame)?;
         let mut slices = Vec::with_capacity(parts.len() + 2);
@@ -210,7 +234,19 @@ impl Reader {
             let whole = std::mem::replace(&mut self.incoming, behind);
             Bytes::from(whole).slice(HEADER_LEN..)
         };
+        if kind == Kind::Shared {
+            return self.shared(id, &payload).map(Some).map_err(WireError::Frame);
+        }
         Ok(Some(Received::Frame { kind, id, payload }))
+    }
+
+    /// The frame whose payload lies in the region.
+    fn shared(&self, id: u64, payload: &[u8]) -> Result<Received, FrameError> {
+        let Shared { kind, payload_len } = Shared::decode(payload)?;
+        let length = usize::try_from(payload_len).map_err(|_| FrameError::NotShared)?;
+        let taken = self.region.as_ref().and_then(|region| region.take(length));
+        let payload = Bytes::from(taken.ok_or(FrameError::NotShared)?);
+        Ok(Received::Frame { kind, id, payload })
     }
 
     /// The header of the frame that is coming in, once it is there.

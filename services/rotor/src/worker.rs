@@ -1,7 +1,7 @@
 //! `millrace-rotor worker`: the process that holds the isolates.
 //!
-//! It owns nothing but the socket pair it was given as standard input: no Kafka, no network, no file, an empty
-//! environment. Its parent sends chains and batches and gets outcomes; the parent also keeps the deadline and the
+//! It owns nothing but the socket pair it was given as standard input, and with `--shared` the memory that it was given as
+//! standard output: no Kafka, no network, no file, an empty environment. Its parent sends chains and batches and gets outcomes; the parent also keeps the deadline and the
 //! memory cap, because nothing inside a process can promise to survive what runs in it.
 
 mod chains;
@@ -23,6 +23,7 @@ use millrace_service::{Causes, Clock, SystemClock};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use chains::{Chains, Ran};
+use millrace_rotor::region::Region;
 use millrace_rotor::wire::{Reader, Received, Wire, WireError, Writer};
 
 /// The worker's only place to complain before it can speak in frames.
@@ -43,16 +44,20 @@ struct Options {
     sandbox: bool,
     chains: usize,
     idle: Duration,
+    /// Whether standard output is memory that the parent shares.
+    shared: bool,
     probe: bool,
 }
 
 /// Why a worker ends other than by its parent's wish.
 #[derive(Debug, thiserror::Error)]
 enum WorkerError {
-    #[error("usage: worker [--sandbox on|off] [--chains N] [--idle-seconds N] [--probe]")]
+    #[error("usage: worker [--sandbox on|off] [--chains N] [--idle-seconds N] [--shared] [--probe]")]
     Usage,
     #[error("standard input is not a socket")]
     Socket(#[source] Error),
+    #[error("standard output is not memory to share")]
+    Region(#[source] Error),
     #[error("the process cannot be prepared")]
     Prepare(#[source] Error),
     #[error("the sandbox cannot be installed")]
@@ -96,12 +101,17 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), WorkerError> {
         .map_err(WorkerError::Socket)?;
     let stream = UnixStream::from(stdin);
     stream.peer_addr().map_err(WorkerError::Socket)?;
+    let region = options
+        .shared
+        .then(region)
+        .transpose()
+        .map_err(WorkerError::Region)?;
     if options.sandbox {
         sandbox::install()?;
         sandbox::verify(stream.as_fd())?;
     }
     let host = Host::start().map_err(WorkerError::Engine)?;
-    let (reader, mut wire) = Wire::new(stream).map_err(WorkerError::Socket)?.split();
+    let (reader, mut wire) = Wire::new(stream, region).map_err(WorkerError::Socket)?.split();
     let (sender, frames) = mpsc::sync_channel(FRAMES);
     let replies = host.replies();
     std::thread::Builder::new()
@@ -114,6 +124,13 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), WorkerError> {
         &frames,
         &mut Chains::new(host, options.chains, options.idle),
     )
+}
+
+/// The memory that the parent shares. What is written to standard output from here on goes where errors go, and not there.
+fn region() -> Result<Region, Error> {
+    let region = Region::open(std::io::stdout())?;
+    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    Ok(region)
 }
 
 /// Dies with the parent, dies first when memory is short, leaves no core behind.
@@ -199,7 +216,13 @@ fn serve(
                 chains.load(load, clock.instant())?;
             }
             Kind::Batch => batch(wire, chains, id, payload, &clock)?,
-            Kind::Progress | Kind::Verdicts | Kind::Call | Kind::Reply | Kind::Log | Kind::Cancel => {
+            Kind::Progress
+            | Kind::Verdicts
+            | Kind::Call
+            | Kind::Reply
+            | Kind::Log
+            | Kind::Cancel
+            | Kind::Shared => {
                 return Err(WorkerError::Kind(kind));
             }
         }
@@ -227,14 +250,14 @@ fn batch(
         sent.map_err(Error::other)
     })?;
     match ran {
-        Ran::Done(outcomes, logged) => {
+        Ran::Done(answer, logged) => {
             let log = Log {
                 lines: logged.lines,
                 discarded: logged.discarded,
                 usage: Some(logged.usage),
             };
             wire.hold(Kind::Log, id, &log)?;
-            wire.send_bytes(Kind::Verdicts, id, &Verdicts::encode(&outcomes)?)?;
+            wire.send_bytes(Kind::Verdicts, id, &answer.finish()?)?;
         }
         Ran::UnknownChain => wire.send_bytes(Kind::Verdicts, id, &Verdicts::unknown_chain())?,
     }
@@ -247,12 +270,14 @@ impl Options {
             sandbox: true,
             chains: DEFAULT_CHAINS,
             idle: DEFAULT_IDLE,
+            shared: false,
             probe: false,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().and_then(|value| value.into_string().ok());
             match argument.to_str() {
                 Some("--probe") => options.probe = true,
+                Some("--shared") => options.shared = true,
                 Some("--sandbox") => match value().as_deref() {
                     Some("on") => options.sandbox = true,
                     Some("off") => options.sandbox = false,

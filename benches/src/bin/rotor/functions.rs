@@ -17,6 +17,12 @@ pub(crate) const TINY: Function = Function {
     code: "(event) => { event.properties.checked = true; return event; }",
 };
 
+/// The same as an async function, which waits for nothing.
+pub(crate) const ASYNC: Function = Function {
+    name: "async",
+    code: "async (event) => { event.properties.checked = true; return event; }",
+};
+
 /// What integrators do: lists, a query string, patterns, texts.
 pub(crate) const MEDIUM: Function = Function {
     name: "medium",

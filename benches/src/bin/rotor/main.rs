@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use millrace_benches::report::{print, say};
 
-use functions::{Function, MEDIUM, TINY};
+use functions::{ASYNC, Function, MEDIUM, TINY};
 use report::Report;
 use ways::{Price, Rotor};
 
@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long)]
     isolated_vm: Option<PathBuf>,
     /// This function and the rotor's batches alone, without the other ways and tables: for a profiler.
-    #[arg(long, value_parser = ["tiny", "medium"])]
+    #[arg(long, value_parser = ["tiny", "medium", "async"])]
     profile: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -74,10 +74,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let rotor = Rotor::start(&program, &texts)?;
     let mut report = Report::default();
     if let Some(name) = &arguments.profile {
-        let function = if name == TINY.name { TINY } else { MEDIUM };
+        let (function, shown, way) = match name.as_str() {
+            "tiny" => (TINY, TINY, report::ROTOR),
+            "async" => (ASYNC, TINY, report::ASYNC),
+            _ => (MEDIUM, MEDIUM, report::ROTOR),
+        };
         for _ in 0..arguments.rounds {
             let price = runtime.block_on(rotor.run(function, ways::BATCH, arguments.events))?;
-            report.add(function.name, report::ROTOR, price);
+            report.add(shown.name, way, price);
         }
         print(&report.text());
         return Ok(());
@@ -123,6 +127,10 @@ fn measured(
         ),
         (report::SINGLE, runtime.block_on(rotor.run(function, 1, few))?),
     ];
+    if function.name == TINY.name {
+        let price = runtime.block_on(rotor.run(ASYNC, ways::BATCH, events))?;
+        prices.push((report::ASYNC, price));
+    }
     if let Some(directory) = &arguments.isolated_vm {
         prices.push((report::ISOLATED_VM, node::run(directory, function, texts, few)?));
     }

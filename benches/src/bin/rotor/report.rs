@@ -10,6 +10,7 @@ use crate::ways::Price;
 
 pub(crate) const LIMIT: &str = "engine alone, batch of 500 (the limit)";
 pub(crate) const ROTOR: &str = "rotor, batch of 500";
+pub(crate) const ASYNC: &str = "rotor, batch of 500, async function";
 pub(crate) const SINGLE: &str = "rotor, one event per call";
 pub(crate) const ISOLATED_VM: &str = "Node isolated-vm, one event per call";
 

@@ -94,6 +94,17 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
     vec![
         ("load", Kind::Load, 1, json(serde_json::to_vec(&load()))),
         ("batch", Kind::Batch, 2, batch.encode().expect("small")),
+        (
+            "shared",
+            Kind::Shared,
+            2,
+            Shared {
+                kind: Kind::Batch,
+                payload_len: 70_000,
+            }
+            .encode()
+            .to_vec(),
+        ),
         ("batch_resumed", Kind::Batch, 3, resumed.encode().expect("small")),
         (
             "verdicts_resume",

@@ -1,6 +1,6 @@
 // Runs once in a fresh isolate, before any function is loaded. It captures the intrinsics it uses, leaves on
 // the global object only what the language defines, and returns what the host calls later:
-// [context(recordText, event), retryAfter(exception), take(text), go(entry, takesContext, done), marks(), promised()].
+// [context(recordText, event), retryAfter(exception), take(text), go(entry, takesContext, done, settled), marks(), promised()].
 (writeLine, constantsText, web, outside) => {
   "use strict";
   const { parse, stringify } = JSON;
@@ -100,7 +100,8 @@
 
   // Several events in one entry into the engine, see sweep.rs: `take` reads them, each with its record behind it where the
   // function takes its context, and `go` goes on behind the one it stopped at. It gives nothing when it is through or `done`
-  // wants it to stop, and else what the host has to judge.
+  // wants it to stop, and else what the host has to judge. `settled` is there for an async function: it gives what the promise
+  // came to, and `waits` where that is not known yet, or where the event is not over with it.
   let events = [];
   let at = 0;
   let writing = false;
@@ -110,15 +111,21 @@
     at = 0;
     return events.length;
   };
-  const go = (entry, takesContext, done) => {
+  const waits = freeze({});
+  const go = (entry, takesContext, done, settled) => {
     writing = false;
     promises = false;
     const { length } = events;
     while (at < length) {
       const event = events[at];
       events[at++] = undefined;
-      const result = takesContext ? entry(event, contextOf(events[at++], event)) : entry(event);
+      let result = takesContext ? entry(event, contextOf(events[at++], event)) : entry(event);
       if (promises) return [event, result];
+      if (settled !== undefined) {
+        const promise = result;
+        result = settled(promise, waits);
+        if (result === waits) return [event, promise];
+      }
       let text = null;
       if (result === undefined || result === event) {
         writing = true;

@@ -128,6 +128,11 @@ fn desk(scope: &v8::PinScope<'_, '_>) -> Option<Desk> {
     state.try_borrow::<Desk>().cloned()
 }
 
+/// Whether a reply to the event that runs may still come.
+pub(super) fn are_waiting(scope: &v8::PinScope<'_, '_>) -> bool {
+    desk(scope).is_some_and(|desk| !desk.0.borrow().waiting.is_empty())
+}
+
 /// `(operation, argument as JSON text)` → promise of `[kind, text]`
 pub(super) fn call(
     scope: &mut v8::PinScope<'_, '_>,

@@ -97,7 +97,12 @@ impl Isolate {
         let limit = Duration::from_millis(load.limits.wall_ms);
         let timers = Timers::default();
         calls.attach(&mut runtime);
-        let sweep = Sweep::new(watch.clone(), timers.clone(), console.clone(), load.limits);
+        let sweep = Sweep::new(
+            (watch.clone(), Arc::clone(&stopped)),
+            timers.clone(),
+            console.clone(),
+            load.limits,
+        );
         let ground = ground(&mut runtime, load, console, &timers, &sweep)?;
         let mut functions = Vec::with_capacity(load.functions.len());
         for (position, source) in load.functions.iter().enumerate() {
@@ -242,7 +247,7 @@ fn prepared(
     }
     let [context, retry_after, take, go, marks, promised] = <[_; 6]>::try_from(functions).ok()?;
     let nothing = v8::Function::new(scope, do_nothing)?;
-    let done = sweep.function(scope)?;
+    let [done, settled] = sweep.functions(scope)?;
     Some(Ground {
         context,
         retry_after,
@@ -253,6 +258,7 @@ fn prepared(
             go,
             marks,
             done: v8::Global::new(scope, done),
+            settled: v8::Global::new(scope, settled),
         },
         promised,
     })

@@ -1,26 +1,30 @@
 //! Several events through one function without leaving the isolate between them.
 //!
 //! Entering the engine and leaving it costs as much as reading a small event. So where a chain is one function that gives no
-//! promise, a loop of our own JavaScript reads a few events at once and calls the function with one after the other; each
+//! promise, or is `async` and done without waiting for anything, a loop of our own JavaScript reads a few events at once and calls the function with one after the other; each
 //! is written before the next one runs, so that what a function keeps of an event, or shares between events, changes
 //! nothing that is done. After each the host is told: it takes the text, and gives the next event its own
-//! clocks. Whatever is out of the ordinary (an exception, a promise, an array, a result too large) ends the loop and is
+//! clocks. Whatever is out of the ordinary (an exception, a promise that is not settled yet, an array, a result too large) ends the loop and is
 //! judged like the result of a single call; then the loop goes on behind it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deno_core::{JsRuntime, v8};
-use millrace_event::frame::{Limits, Outcome, Record};
+use millrace_event::frame::payload::PayloadError;
+use millrace_event::frame::{Answer, Limits, Outcome, Record};
+use millrace_event::redact::Redactor;
 
 use super::call::{Called, Entered};
 use super::timers::Timers;
 use super::value::{self, Refused};
-use super::{Calls, Function, Interrupted, Isolate};
+use super::{Calls, Function, Interrupted, Isolate, calls};
 use crate::account::Account;
+use crate::batch::{cleaned, past_budget};
 use crate::console::Console;
-use crate::watchdog::{Watch, now};
+use crate::watchdog::{StopReason, Watch, now};
 
 /// Events that are read at once. More of them would outlive a collection of the young generation.
 const MOST_EVENTS: usize = 32;
@@ -34,6 +38,7 @@ pub(super) struct Sweep(Rc<RefCell<State>>);
 
 struct State {
     watch: Watch,
+    stopped: Arc<StopReason>,
     timers: Timers,
     console: Console,
     limits: Limits,
@@ -43,21 +48,39 @@ struct State {
     /// Behind the last event that was read.
     end: usize,
     account: Account,
-    outcomes: Vec<Outcome<String>>,
+    /// What came of the events of the batch up to now.
+    answer: Answer,
     /// Why the result at hand is none.
     refused: Option<Refused>,
+    /// Why an outcome could not be written.
+    failed: Option<PayloadError>,
+}
+
+/// Why a result was not written into the answer.
+enum Unwritten {
+    Refused(Refused),
+    Failed(PayloadError),
+}
+
+impl From<PayloadError> for Unwritten {
+    fn from(error: PayloadError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// The functions of `bootstrap.js` for it.
 pub(super) struct Loop {
     /// `(text of an array)` → how many it has.
     pub(super) take: v8::Global<v8::Function>,
-    /// `(function, whether it takes its context, done)` → nothing, or `[event, result]` that the host judges.
+    /// `(function, whether it takes its context, done, settled where it is async)` → nothing, or `[event, result]` that the
+    /// host judges.
     pub(super) go: v8::Global<v8::Function>,
     /// `()` → [`WRITING`] while a result was being written, and [`PROMISED`] where a promise was made.
     pub(super) marks: v8::Global<v8::Function>,
     /// `(text of a result, or null for dropped)` → whether to stop; native.
     pub(super) done: v8::Global<v8::Function>,
+    /// `(promise, other)` → what it is fulfilled with and nothing is left to do, else `other`; native.
+    pub(super) settled: v8::Global<v8::Function>,
 }
 
 const WRITING: u32 = 1;
@@ -72,9 +95,15 @@ enum Ended {
 }
 
 impl Sweep {
-    pub(super) fn new(watch: Watch, timers: Timers, console: Console, limits: Limits) -> Self {
+    pub(super) fn new(
+        (watch, stopped): (Watch, Arc<StopReason>),
+        timers: Timers,
+        console: Console,
+        limits: Limits,
+    ) -> Self {
         Self(Rc::new(RefCell::new(State {
             watch,
+            stopped,
             timers,
             console,
             limits,
@@ -85,18 +114,28 @@ impl Sweep {
                 clock: now(),
                 left: None,
             },
-            outcomes: Vec::new(),
+            answer: Answer::default(),
             refused: None,
+            failed: None,
         })))
     }
 
-    /// The native function that the loop tells about each event.
-    pub(super) fn function<'s>(
+    /// The native functions of the loop: what it tells about each event, and what it asks about each promise.
+    pub(super) fn functions<'s>(
         &self,
         scope: &mut v8::PinScope<'s, '_>,
-    ) -> Option<v8::Local<'s, v8::Function>> {
+    ) -> Option<[v8::Local<'s, v8::Function>; 2]> {
         JsRuntime::op_state_from(scope).borrow_mut().put(self.clone());
-        v8::Function::new(scope, done)
+        Some([
+            v8::Function::new(scope, done)?,
+            v8::Function::new(scope, settled)?,
+        ])
+    }
+
+    fn of(scope: &v8::PinScope<'_, '_>) -> Option<Self> {
+        let state = JsRuntime::op_state_from(scope);
+        let state = state.borrow();
+        state.try_borrow::<Self>().cloned()
     }
 }
 
@@ -112,8 +151,7 @@ impl State {
     }
 
     /// The event at hand is done; says whether to stop.
-    fn done(&mut self, outcome: Outcome<String>) -> bool {
-        self.outcomes.push(outcome);
+    fn done(&mut self) -> bool {
         self.timers.clear();
         self.account.settle();
         self.index += 1;
@@ -131,40 +169,62 @@ fn done(
     args: v8::FunctionCallbackArguments<'_>,
     mut returned: v8::ReturnValue<'_>,
 ) {
-    let sweep = {
-        let state = JsRuntime::op_state_from(scope);
-        let state = state.borrow();
-        state.try_borrow::<Sweep>().cloned()
-    };
-    let Some(sweep) = sweep else {
+    let Some(sweep) = Sweep::of(scope) else {
         return returned.set_bool(true);
     };
     let result = args.get(0);
-    let outcome = if result.is_null() {
-        Ok(Outcome::dropped())
-    } else {
-        let limit = sweep.0.borrow().limits.output_bytes;
-        value::text(scope, result, limit).map(|text| Outcome::forward(vec![text]))
-    };
     let mut state = sweep.0.borrow_mut();
-    let stop = match outcome {
-        Ok(outcome) => state.done(outcome),
-        Err(refused) => {
+    let limit = state.limits.output_bytes;
+    let written = if result.is_null() {
+        state.answer.push(&Outcome::dropped()).map_err(Unwritten::Failed)
+    } else {
+        let write = |out: &mut Vec<u8>| value::append(scope, result, limit, out).map_err(Unwritten::Refused);
+        state.answer.forward(write)
+    };
+    let stop = match written {
+        Ok(()) => state.done(),
+        Err(Unwritten::Refused(refused)) => {
             state.refused = Some(refused);
+            true
+        }
+        Err(Unwritten::Failed(error)) => {
+            state.failed = Some(error);
             true
         }
     };
     returned.set_bool(stop);
 }
 
+/// `(promise, other)` → what came of it, or `other`
+fn settled(
+    scope: &mut v8::PinScope<'_, '_>,
+    args: v8::FunctionCallbackArguments<'_>,
+    mut returned: v8::ReturnValue<'_>,
+) {
+    // On the clock of the event whose they are; what goes on without an end is stopped by it.
+    scope.perform_microtask_checkpoint();
+    let goes_on = Sweep::of(scope).is_some_and(|sweep| sweep.0.borrow().stopped.get().is_none())
+        && !scope.is_execution_terminating()
+        && !calls::are_waiting(scope);
+    match v8::Local::<v8::Promise>::try_from(args.get(0)) {
+        Ok(promise) if goes_on && promise.state() == v8::PromiseState::Fulfilled => {
+            returned.set(promise.result(scope));
+        }
+        _ => returned.set(args.get(1)),
+    }
+}
+
 impl Isolate {
-    /// Whether events can be swept: there is one function, and it gave no promise yet.
+    /// Whether events can be swept: there is one function, and it gave no promise yet, unless it is async.
     pub(crate) const fn sweeps(&self) -> bool {
         self.sweeping
     }
 
-    /// Runs some events from the first of `records` on, whose place in the batch is `index`; what came of them, `None` for
-    /// one that the batch's time ended in. Fewer than there are, but one at least.
+    /// Runs some events from the first of `records` on, whose place in the batch is `index`, and writes what came of them,
+    /// without secrets; how many: fewer than there are, but one at least, unless they cannot be swept.
+    ///
+    /// # Errors
+    /// An outcome does not fit in an answer.
     ///
     /// # Cancellation
     /// As [`Isolate::run`].
@@ -174,7 +234,8 @@ impl Isolate {
         records: &[Record<'_>],
         account: &mut Account,
         calls: &mut Calls,
-    ) -> Vec<Option<Outcome<String>>> {
+        (answer, redactor): (&mut Answer, &Redactor),
+    ) -> Result<usize, PayloadError> {
         let takes_context = self.parts.functions.first().is_some_and(|f| f.takes_context);
         let (text, count) = read_at_once(records, takes_context);
         let records = records.get(..count).unwrap_or_default();
@@ -193,25 +254,21 @@ impl Isolate {
             Some(Ok(taken.uint32_value(scope)))
         });
         drop(text);
+        let before = answer.len();
         let mut ended = match taken {
-            Ok(Some(taken)) if usize::try_from(taken) == Ok(values) => self.go(),
+            Ok(Some(taken)) if usize::try_from(taken) == Ok(values) => self.go(answer)?,
             Err(Interrupted::Stopped) => Ended::At(Err(Interrupted::Stopped), 0),
             // Some text is no JSON: who it is shows when they run one by one.
             Ok(_) | Err(_) => {
                 self.watch.disarm();
                 self.sweeping = false;
-                return Vec::new();
+                return Ok(0);
             }
         };
-        let mut all = Vec::with_capacity(count);
         loop {
-            {
-                let mut state = self.sweep.0.borrow_mut();
-                *account = state.account;
-                all.extend(state.outcomes.drain(..).map(Some));
-            }
+            *account = self.sweep.0.borrow().account;
             let Ended::At(called, marks) = ended else { break };
-            let Some(record) = records.get(all.len()) else {
+            let Some(record) = records.get(answer.len() - before) else {
                 break;
             };
             if marks & PROMISED != 0 {
@@ -226,24 +283,33 @@ impl Isolate {
             };
             let outcome = self.conclude(record, *account, Some(entered), calls).await;
             account.settle();
-            all.push(outcome);
-            if self.is_spent() || !self.sweeping || account.is_empty() || all.len() >= count {
+            answer.push(&cleaned(outcome.unwrap_or_else(past_budget), redactor))?;
+            let done = answer.len() - before;
+            if self.is_spent() || !self.sweeping || account.is_empty() || done >= count {
                 break;
             }
             {
                 let mut state = self.sweep.0.borrow_mut();
-                state.index = index + all.len();
+                state.index = index + done;
                 state.account = *account;
                 state.open();
             }
-            ended = self.go();
+            ended = self.go(answer)?;
         }
         self.watch.disarm();
-        all
+        Ok(answer.len() - before)
     }
 
-    /// Lets the loop go on.
-    fn go(&mut self) -> Ended {
+    /// Lets the loop go on, and write into the answer.
+    fn go(&mut self, answer: &mut Answer) -> Result<Ended, PayloadError> {
+        std::mem::swap(&mut self.sweep.0.borrow_mut().answer, answer);
+        let ended = self.loops();
+        let mut state = self.sweep.0.borrow_mut();
+        std::mem::swap(&mut state.answer, answer);
+        state.failed.take().map_or(Ok(ended), Err)
+    }
+
+    fn loops(&mut self) -> Ended {
         let mut writing = false;
         let gone = self.within(0, |scope, parts| {
             let Some(function) = parts.functions.first() else {
@@ -253,8 +319,14 @@ impl Isolate {
             let entry = v8::Local::new(scope, &function.entry);
             let takes_context = v8::Boolean::new(scope, function.takes_context);
             let done = v8::Local::new(scope, &parts.sweep.done);
+            let settled = if entry.is_async_function() {
+                v8::Local::new(scope, &parts.sweep.settled).into()
+            } else {
+                this
+            };
             let go = v8::Local::new(scope, &parts.sweep.go);
-            let returned = go.call(scope, this, &[entry.into(), takes_context.into(), done.into()])?;
+            let arguments = [entry.into(), takes_context.into(), done.into(), settled];
+            let returned = go.call(scope, this, &arguments)?;
             let Ok(pair) = v8::Local::<v8::Array>::try_from(returned) else {
                 return Some(Ok(None));
             };
@@ -282,8 +354,8 @@ impl Isolate {
     }
 }
 
-/// Whether events can be swept as far as the functions' own kinds say: there is one, and it is not known to give promises.
-/// Whether it makes some is told from now on; the engine makes them by a slower way where it has to tell. QuickJS gains
+/// Whether events can be swept: there is one function. Whether one that is not async makes promises is told from now on: the
+/// engine makes them by a slower way where it has to tell, and of an async one each promise is looked at anyway. QuickJS gains
 /// nothing by all this, and keeps its hooks by thread.
 pub(super) fn begins_to_sweep(
     scope: &mut v8::PinScope<'_, '_>,
@@ -291,8 +363,8 @@ pub(super) fn begins_to_sweep(
     promised: &v8::Global<v8::Function>,
 ) -> bool {
     let [only] = functions else { return false };
-    let may = cfg!(feature = "engine-v8") && !v8::Local::new(scope, &only.entry).is_async_function();
-    if may {
+    let may = cfg!(feature = "engine-v8");
+    if may && !v8::Local::new(scope, &only.entry).is_async_function() {
         let promised = v8::Local::new(scope, promised);
         scope.set_promise_hooks(Some(promised), None, None, None);
     }

@@ -109,11 +109,50 @@ pub(super) fn texts(
 }
 
 /// What `JSON.stringify` gave for an event, which may have `limit` bytes.
-pub(super) fn text(
-    scope: &v8::PinScope<'_, '_>,
+fn text(
+    scope: &mut v8::PinScope<'_, '_>,
     written: v8::Local<'_, v8::Value>,
     limit: usize,
 ) -> Result<String, Refused> {
+    let text = string(written, limit)?.to_rust_string_lossy(scope);
+    counted(text.as_bytes(), &mut { limit }, limit)?;
+    Ok(text)
+}
+
+/// As [`text`], appended to `out` without a stop on the way.
+pub(super) fn append(
+    scope: &mut v8::PinScope<'_, '_>,
+    written: v8::Local<'_, v8::Value>,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
+    let text = string(written, limit)?;
+    let start = out.len();
+    copy(scope, text, out);
+    counted(out.get(start..).unwrap_or_default(), &mut { limit }, limit)
+}
+
+#[cfg(feature = "engine-v8")]
+fn copy(scope: &mut v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>, out: &mut Vec<u8>) {
+    {
+        let view = v8::ValueView::new(scope, text);
+        // Nearly all texts; as others lie in the engine they are no UTF-8.
+        if let v8::ValueViewData::OneByte(bytes) = view.data()
+            && bytes.is_ascii()
+        {
+            return out.extend_from_slice(bytes);
+        }
+    }
+    out.extend_from_slice(text.to_rust_string_lossy(scope).as_bytes());
+}
+
+#[cfg(feature = "engine-quickjs")]
+fn copy(scope: &mut v8::PinScope<'_, '_>, text: v8::Local<'_, v8::String>, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.to_rust_string_lossy(scope).as_bytes());
+}
+
+/// The string that was written, unless it is surely larger than `limit` bytes.
+fn string(written: v8::Local<'_, v8::Value>, limit: usize) -> Result<v8::Local<'_, v8::String>, Refused> {
     let Ok(text) = v8::Local::<v8::String>::try_from(written) else {
         return Err(no_object());
     };
@@ -121,8 +160,6 @@ pub(super) fn text(
     if text.length() > limit {
         return Err(too_large(limit));
     }
-    let text = text.to_rust_string_lossy(scope);
-    counted(&text, &mut { limit }, limit)?;
     Ok(text)
 }
 
@@ -148,7 +185,7 @@ pub(super) fn written(
                 }
             }
         };
-        if let Err(refused) = counted(&text, &mut left, limit) {
+        if let Err(refused) = counted(text.as_bytes(), &mut left, limit) {
             return Some(Err(refused));
         }
         all.push(text);
@@ -157,10 +194,10 @@ pub(super) fn written(
 }
 
 /// Takes a text off what is left of the limit.
-fn counted(text: &str, left: &mut usize, limit: usize) -> Result<(), Refused> {
+fn counted(text: &[u8], left: &mut usize, limit: usize) -> Result<(), Refused> {
     *left = left.checked_sub(text.len()).ok_or_else(|| too_large(limit))?;
     // `toJSON` can turn an object into anything, even into nothing at all ("undefined").
-    if text.starts_with('{') {
+    if text.first() == Some(&b'{') {
         Ok(())
     } else {
         Err(no_object())

@@ -40,7 +40,7 @@ fn run_together(
         records: records.collect(),
     };
     let (mut held, mut most) = (BTreeSet::new(), 0);
-    let (outcomes, logged) = chain
+    let (answer, logged) = chain
         .run(batch.encode().expect("it fits"), |said| {
             match said {
                 Said::Call(id, _) => assert!(held.insert(id)),
@@ -56,7 +56,7 @@ fn run_together(
             Ok(())
         })
         .expect("the chain lives");
-    (outcomes, logged.lines, most)
+    (read(answer), logged.lines, most)
 }
 
 fn in_order(outcomes: &[Outcome<String>]) {

@@ -14,7 +14,9 @@ mod web;
 
 use std::sync::OnceLock;
 
-use millrace_event::frame::{Batch, Function, Limits, Load, LogLine, Outcome, Record, Text};
+use millrace_event::frame::{
+    Answer, Batch, Function, Limits, Load, LogLine, Outcome, Record, Resume, Text, Verdicts,
+};
 use millrace_event::{FunctionCode, Verdict};
 use millrace_script::{Chain, Host};
 use serde_json::value::RawValue;
@@ -102,9 +104,30 @@ fn run_within(
         budget_ms,
     };
     let batch = batch.encode().expect("it fits");
-    let (outcomes, logged) = chain.run(batch, |_| Ok(())).expect("the chain lives");
-    assert_eq!(outcomes.len(), events.len());
-    (outcomes, logged.lines)
+    let (answer, logged) = chain.run(batch, |_| Ok(())).expect("the chain lives");
+    assert_eq!(answer.len(), events.len());
+    (read(answer), logged.lines)
+}
+
+/// The outcomes in an answer, as its reader has them.
+fn read(answer: Answer) -> Vec<Outcome<String>> {
+    let bytes = answer.finish().expect("it fits");
+    let Verdicts::Outcomes(outcomes) = Verdicts::decode(&bytes).expect("an answer") else {
+        panic!("an answer without outcomes");
+    };
+    let text = |event: Box<RawValue>| event.get().to_owned();
+    let outcomes = outcomes.into_iter().map(|outcome| Outcome {
+        verdict: outcome.verdict,
+        events: outcome.events.into_iter().map(text).collect(),
+        fault: outcome.fault,
+        retry_after_ms: outcome.retry_after_ms,
+        resume: outcome.resume.map(|resume| Resume {
+            position: resume.position,
+            event: text(resume.event),
+        }),
+        intact: outcome.intact,
+    });
+    outcomes.collect()
 }
 
 /// One event through one function.

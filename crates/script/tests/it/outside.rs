@@ -50,7 +50,7 @@ pub(super) fn run_owned(
         }
         Ok(())
     });
-    (ran.expect("the chain lives").0, seen)
+    (read(ran.expect("the chain lives").0), seen)
 }
 
 fn done(text: &str) -> Option<Reply> {
@@ -109,7 +109,7 @@ fn calls_of_one_event_wait_at_the_same_time_and_take_their_own_replies() {
         records,
         budget_ms: None,
     };
-    let (outcomes, _) = chain
+    let (answer, _) = chain
         .run(batch.encode().expect("it fits"), |said| {
             if let Said::Call(id, call) = said {
                 let key: serde_json::Value = serde_json::from_str(call.argument.get()).expect("JSON");
@@ -126,7 +126,7 @@ fn calls_of_one_event_wait_at_the_same_time_and_take_their_own_replies() {
             Ok(())
         })
         .expect("the chain lives");
-    assert_eq!(forwarded(&outcomes[0]), [r#"{"got":["a!","b!","c!"]}"#]);
+    assert_eq!(forwarded(&read(answer)[0]), [r#"{"got":["a!","b!","c!"]}"#]);
 }
 
 #[test]

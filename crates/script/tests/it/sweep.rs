@@ -215,13 +215,106 @@ fn every_event_has_its_own_context_and_the_largest_come_through() {
         records: records.collect(),
         budget_ms: None,
     };
-    let (outcomes, _) = chain
+    let (answer, _) = chain
         .run(batch.encode().expect("it fits"), |_| Ok(()))
         .expect("the chain lives");
+    let outcomes = read(answer);
     for (n, (outcome, size)) in outcomes.iter().zip(sizes).enumerate() {
         assert_eq!(
             forwarded(outcome),
             [format!(r#"{{"text":"","attempt":{n},"size":{size}}}"#)]
         );
     }
+}
+
+#[test]
+fn async_functions_are_swept_and_each_event_gets_what_it_would_get_alone() {
+    let code = r#"const shared = { seen: 0 };
+        export default async (event) => {
+            shared.seen++;
+            event.seen = shared.seen;
+            switch (event.n % 10) {
+                case 1: throw new Error("no " + event.n);
+                case 2: return null;
+                case 3: return [event, { copy: event.n }];
+                case 4: await 0; await Promise.resolve(1); event.waited = true; return;
+                case 5: await new Promise((go) => setTimeout(go, 1)); event.slept = true; return;
+                case 6: Promise.resolve().then(() => { event.late = true; }); return event;
+                case 7: return Promise.resolve({ other: event.n });
+                case 8: setTimeout(() => { shared.seen = -1000; }, 0); return event;
+                case 9: return 7;
+            }
+        };"#;
+    let (outcomes, _) = swept(LIMITS, code, 100);
+    for (n, outcome) in outcomes.iter().enumerate() {
+        let seen = n + 1;
+        let rest = match n % 10 {
+            1 => {
+                assert_eq!(
+                    refused(outcome),
+                    (FunctionCode::Thrown, &*format!("Error: no {n}"))
+                );
+                continue;
+            }
+            2 => {
+                assert_eq!(outcome.verdict, Verdict::Drop);
+                continue;
+            }
+            3 => {
+                let copy = format!(r#"{{"copy":{n}}}"#);
+                let same = format!(r#"{{"n":{n},"seen":{seen}}}"#);
+                assert_eq!(forwarded(outcome), [same, copy]);
+                continue;
+            }
+            7 => {
+                assert_eq!(forwarded(outcome), [format!(r#"{{"other":{n}}}"#)]);
+                continue;
+            }
+            9 => {
+                assert_eq!(refused(outcome).0, FunctionCode::InvalidReturn);
+                continue;
+            }
+            4 => r#","waited":true"#,
+            5 => r#","slept":true"#,
+            6 => r#","late":true"#,
+            _ => "",
+        };
+        assert_eq!(
+            forwarded(outcome),
+            [format!(r#"{{"n":{n},"seen":{seen}{rest}}}"#)]
+        );
+    }
+}
+
+#[test]
+fn what_an_async_function_leaves_running_without_an_end_is_its_own_event_s_to_pay_for() {
+    let code = "export default async (event) => {
+            if (event.n === 3) { (async () => { for (;;) await 0; })(); }
+            if (event.n === 5) { for (;;); }
+        }";
+    let limits = Limits {
+        wall_ms: 200,
+        ..LIMITS
+    };
+    let (outcomes, _) = swept(limits, code, 8);
+    for (n, outcome) in outcomes.iter().enumerate() {
+        if n == 3 || n == 5 {
+            assert_eq!(refused(outcome).0, FunctionCode::WallLimit, "{n}");
+        } else {
+            assert_eq!(forwarded(outcome), [format!(r#"{{"n":{n}}}"#)]);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_an_async_function_did_not_wait_for_ends_with_its_event() {
+    let code = "export default async (event, { store }) => { if (event.n % 2) store.get('k' + event.n); }";
+    let chain = open_with(LIMITS, &[code]);
+    let events = numbered(10);
+    let events: Vec<_> = events.iter().map(String::as_str).collect();
+    let (outcomes, seen) = outside::run_owned(&chain, &events, |_| None);
+    for (n, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(forwarded(outcome), [format!(r#"{{"n":{n}}}"#)]);
+    }
+    assert_eq!((seen.calls.len(), seen.cancelled), (5, 5));
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use millrace_event::FunctionCode;
-use millrace_event::frame::payload::Records;
+use millrace_event::frame::payload::{PayloadError, Records};
 use millrace_event::frame::{Batch, Fault, Kind, Load, Log, Progress, Verdicts};
 use millrace_service::Clock;
 
@@ -17,6 +17,7 @@ use super::calls::Calls;
 use super::complaints::Complaints;
 use super::watch::{LOOK, Watch};
 use super::{Chain, Config, Metrics, Ran};
+use crate::region::Region;
 use crate::wire::{Received, Wire, WireError};
 
 /// How long a worker may take to become ready.
@@ -62,6 +63,7 @@ impl Worker {
         let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Spawn)?;
         ours.set_read_timeout(Some(LOOK)).map_err(SpawnError::Spawn)?;
         ours.set_write_timeout(Some(WRITE)).map_err(SpawnError::Spawn)?;
+        let (region, shared) = Region::create().map_err(SpawnError::Spawn)?;
         // The running program and not its path: an upgrade on disk must not pair two versions.
         let itself = PathBuf::from("/proc/self/exe");
         let mut child = Command::new(config.program.as_ref().unwrap_or(&itself))
@@ -69,9 +71,10 @@ impl Worker {
             .args(["--sandbox", if config.sandbox { "on" } else { "off" }])
             .args(["--chains", &config.chains.to_string()])
             .args(["--idle-seconds", &config.idle.as_secs().max(1).to_string()])
+            .arg("--shared")
             .env_clear()
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(shared)
             .stderr(Stdio::piped())
             .spawn()
             .map_err(SpawnError::Spawn)?;
@@ -84,7 +87,7 @@ impl Worker {
             .map_err(SpawnError::Spawn)?;
         let mut worker = Self {
             child,
-            wire: Wire::new(ours).map_err(SpawnError::Spawn)?,
+            wire: Wire::new(ours, Some(region)).map_err(SpawnError::Spawn)?,
             calls: Calls::new(config.outside.clone()).map_err(SpawnError::Spawn)?,
             complaints,
             last_id: 0,
@@ -136,14 +139,15 @@ impl Worker {
         } = &chain.load;
         let head = Batch::head(id, *version, budget, range.len()).map_err(|error| nonsense(&error))?;
         let batch = [&*head, events.bytes(range.clone())];
-        self.watched(chain, range.len(), batch, clock, metrics, &mut watch)
+        let sources = Sources { events, range };
+        self.watched(chain, &sources, batch, clock, metrics, &mut watch)
             .map_err(|Death(fault)| Death(watch.name(fault, chain)))
     }
 
     fn watched(
         &mut self,
         chain: &Chain,
-        events: usize,
+        sources: &Sources<'_>,
         batch: [&[u8]; 2],
         clock: &dyn Clock,
         metrics: &Metrics,
@@ -186,8 +190,8 @@ impl Worker {
                     kind: Kind::Verdicts,
                     id: about,
                     payload,
-                } if about == id => match Verdicts::decode(&payload) {
-                    Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == events => {
+                } if about == id => match sources.verdicts(&payload) {
+                    Ok(Verdicts::Outcomes(outcomes)) if outcomes.len() == sources.range.len() => {
                         self.complaints.as_mut().map(Complaints::read);
                         self.calls.abandon();
                         ran.outcomes = outcomes;
@@ -285,6 +289,19 @@ impl Worker {
         }
         self.child.kill()?;
         self.child.wait()
+    }
+}
+
+/// The events of a batch that a worker runs.
+struct Sources<'a> {
+    events: &'a Records,
+    range: Range<usize>,
+}
+
+impl Sources<'_> {
+    /// What a worker says about them.
+    fn verdicts(&self, payload: &[u8]) -> Result<Verdicts, PayloadError> {
+        Verdicts::decode_beside(payload, |index| self.events.event_bytes(self.range.start + index))
     }
 }
 

@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_event::frame::{Batch, Load, Outcome};
+use millrace_event::frame::{Answer, Batch, Load};
 use millrace_script::{Chain, ChainError, Host, Logged, Said};
 use millrace_service::Clock;
 
 /// What became of a batch.
 pub(super) enum Ran {
-    Done(Vec<Outcome<String>>, Logged),
+    Done(Answer, Logged),
     UnknownChain,
 }
 
@@ -89,6 +89,6 @@ impl Chains {
         while self.ready.len() > 1 && isolates(&self.ready) > self.capacity {
             self.ready.remove(0);
         }
-        ran.map(|(outcomes, logged)| Ran::Done(outcomes, logged))
+        ran.map(|(answer, logged)| Ran::Done(answer, logged))
     }
 }

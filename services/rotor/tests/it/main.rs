@@ -11,6 +11,7 @@ mod outside;
 mod pool;
 mod reach;
 mod refused;
+mod region;
 mod restore;
 mod route;
 mod sandbox;

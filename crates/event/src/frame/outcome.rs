@@ -1,0 +1,82 @@
+//! What became of an event.
+
+use serde_json::value::RawValue;
+
+use super::Fault;
+use crate::code::Verdict;
+
+/// What became of one event, with events as text that was read as JSON; for a worker, as the engine wrote them.
+#[derive(Clone, Debug)]
+pub struct Outcome<T = Box<RawValue>> {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// With `forward`: the events it became, at least one.
+    pub events: Vec<T>,
+    /// With `retry` and `dead_letter`: why. With `drop`: which function.
+    pub fault: Option<Fault>,
+    /// With `retry`: the delay that the function asked for, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// With `retry`: where the chain can go on. Without it the next attempt begins at the first function.
+    pub resume: Option<Resume<T>>,
+    /// Whether each text here is known to be the event's own, byte for byte, with at most members added to its objects.
+    pub intact: bool,
+}
+
+/// Where a chain goes on: at the function that asked for another try, with the event as that function got it.
+#[derive(Clone, Debug)]
+pub struct Resume<T = Box<RawValue>> {
+    /// The function's place in the chain, from 0.
+    pub position: u32,
+    /// The event's text.
+    pub event: T,
+}
+
+impl<T> Outcome<T> {
+    /// The events go on.
+    pub fn forward(events: Vec<T>) -> Self {
+        Self {
+            verdict: Verdict::Forward,
+            events,
+            fault: None,
+            retry_after_ms: None,
+            resume: None,
+            intact: false,
+        }
+    }
+
+    /// A function dropped the event on purpose.
+    pub fn dropped() -> Self {
+        Self {
+            verdict: Verdict::Drop,
+            events: Vec::new(),
+            fault: None,
+            retry_after_ms: None,
+            resume: None,
+            intact: false,
+        }
+    }
+
+    /// The event is set aside.
+    pub fn dead_letter(fault: Fault) -> Self {
+        Self {
+            verdict: Verdict::DeadLetter,
+            events: Vec::new(),
+            fault: Some(fault),
+            retry_after_ms: None,
+            resume: None,
+            intact: false,
+        }
+    }
+
+    /// The event goes round again.
+    pub fn retry(fault: Fault, after_ms: Option<u64>) -> Self {
+        Self {
+            verdict: Verdict::Retry,
+            events: Vec::new(),
+            fault: Some(fault),
+            retry_after_ms: after_ms,
+            resume: None,
+            intact: false,
+        }
+    }
+}
