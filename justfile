@@ -90,7 +90,7 @@ build-release: ready
 bench *args: ready
     @exec python3 -m stack bench "{{ cpu }}" "$@"
 
-# a fuzz target: body, encode, head or journal; `--seconds N`. Needs a nightly compiler and cargo-fuzz, and says how to get them
+# a fuzz target: body, encode, frames, head or journal; `--seconds N`. Needs a nightly compiler and cargo-fuzz, and says how to get them
 [no-exit-message]
 fuzz target *args:
     @exec python3 -m stack fuzz "$@"

@@ -11,7 +11,7 @@ from . import console
 from .failure import Failure
 from .layout import ROOT, Layout
 
-TARGETS = ("body", "encode", "head", "journal")
+TARGETS = ("body", "encode", "frames", "head", "journal")
 TOOLCHAIN = "nightly"
 MEMORY = "/dev/shm"
 """Where files are in memory, on Linux."""
