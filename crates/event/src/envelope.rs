@@ -4,7 +4,7 @@
 //! Reading borrows from the record's bytes. A field that is absent and a field that is `null` mean the same;
 //! writers leave optional fields out.
 
-mod ingest;
+pub mod ingest;
 mod retry;
 mod transformed;
 

@@ -38,13 +38,52 @@ impl Timestamp {
     }
 }
 
+/// The text of a [`Timestamp`], `YYYY-MM-DDTHH:MM:SS.mmmZ`. Every envelope has two of them; the calendar library takes ten
+/// times as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text([u8; 24]);
+
+impl Text {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        // Digits and punctuation.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Timestamp {
+    /// Its text, in RFC 3339.
+    pub fn text(self) -> Text {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        let (days, millis) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
+        let (year, month, day) = civil::date_of(days);
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        // Years have four digits: the range is checked where the value is made.
+        for (last, digits, mut number) in [
+            (3, 4, year),
+            (6, 2, month),
+            (9, 2, day),
+            (12, 2, hour),
+            (15, 2, minute),
+            (18, 2, second),
+            (22, 3, millis),
+        ] {
+            for place in 0..digits {
+                if let (Some(byte), Ok(digit)) = (text.get_mut(last - place), u8::try_from(number % 10)) {
+                    *byte = b'0' + digit;
+                }
+                number /= 10;
+            }
+        }
+        Text(text)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The range is checked where the value is made, so the fallback is never printed.
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(timestamp) => write!(f, "{timestamp:.3}"),
-            Err(_) => write!(f, "{}", self.0),
-        }
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -111,7 +150,7 @@ pub struct ParseError;
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
@@ -134,6 +173,9 @@ mod tests {
             Timestamp(1_795_233_600_120).to_string(),
             "2026-11-21T04:00:00.120Z"
         );
+        assert_eq!(Timestamp(MIN).to_string(), "0001-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(MAX).to_string(), "9999-12-31T00:00:00.000Z");
+        assert_eq!(Timestamp(-1).to_string(), "1969-12-31T23:59:59.999Z");
     }
 
     #[test]
@@ -177,6 +219,12 @@ mod tests {
         fn every_point_in_range_reads_back(millis in MIN..=MAX) {
             let timestamp = Timestamp::from_millis(millis).expect("in range");
             prop_assert_eq!(timestamp.to_string().parse(), Ok(timestamp));
+        }
+
+        #[test]
+        fn the_text_is_what_the_calendar_library_writes(millis in MIN..=MAX) {
+            let theirs = jiff::Timestamp::from_millisecond(millis).expect("in range");
+            prop_assert_eq!(Timestamp(millis).to_string(), format!("{theirs:.3}"));
         }
 
         #[test]
