@@ -193,13 +193,26 @@ impl Journal {
     /// # Cancellation
     /// They may be taken all the same.
     pub async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Identity>, AppendError> {
-        if entries.iter().any(|entry| frame::size(entry).is_none()) {
-            return Err(AppendError::TooLarge);
+        let appended = self.append_each(vec![entries]).await;
+        appended.into_iter().next().unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// As [`Journal::append`] for several requests at once, each by itself: the identities of one that was taken, or why
+    /// it was not.
+    ///
+    /// # Cancellation
+    /// They may be taken all the same.
+    pub async fn append_each(&self, requests: Vec<Vec<Entry>>) -> Vec<Result<Vec<Identity>, AppendError>> {
+        let count = requests.len();
+        if requests.iter().all(Vec::is_empty) {
+            return vec![Ok(Vec::new()); count];
         }
+        let closed = || vec![Err(AppendError::Closed); count];
         let (reply, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::Append { entries, reply }).await;
-        sent.map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Closed))
+        match self.commands.send(Command::Append { requests, reply }).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| closed()),
+            Err(_) => closed(),
+        }
     }
 
     /// Returns once Kafka has acknowledged everything that got `identities` from [`Journal::append`] of this

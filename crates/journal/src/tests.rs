@@ -151,6 +151,48 @@ async fn a_journal_at_its_limit_refuses_until_some_of_it_is_shipped() {
     journal.append(vec![entry(0, vec![b'x'; 1000])]).await.unwrap();
 }
 
+#[tokio::test]
+async fn requests_that_are_appended_together_are_taken_or_refused_each_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = Config {
+        limit: ByteSize::kib(8),
+        ..config(dir.path(), Sync::Always)
+    };
+    let journal = Journal::open(&limited, Arc::new(SystemClock)).unwrap().0;
+    let mut unfit = entry(0, "x");
+    unfit.key = vec![b'k'; 70_000];
+    let before = journal.syncs();
+    let taken = journal
+        .append_each(vec![
+            vec![entry(0, "a"), entry(1, "b")],
+            vec![entry(0, "c"), unfit],
+            Vec::new(),
+            vec![entry(0, vec![b'x'; 9_000])],
+            vec![entry(0, "d")],
+        ])
+        .await;
+    let seqs = |taken: &Result<Vec<Identity>, AppendError>| {
+        let identities = taken.as_ref().map_err(|error| *error)?;
+        Ok(identities.iter().map(|id| (id.partition, id.seq)).collect::<Vec<_>>())
+    };
+    let expected = [
+        Ok(vec![(0, 0), (1, 0)]),
+        Err(AppendError::TooLarge),
+        Ok(Vec::new()),
+        Err(AppendError::Full),
+        Ok(vec![(0, 1)]),
+    ];
+    assert_eq!(taken.iter().map(seqs).collect::<Vec<_>>(), expected);
+    assert_eq!(journal.syncs() - before, 1, "one for all of them");
+    let values: Vec<_> = drain(&journal).await.into_iter().map(|record| record.value).collect();
+    assert_eq!(values, ["a", "d", "b"]);
+    journal.close().await.unwrap();
+    assert_eq!(
+        journal.append_each(vec![vec![entry(0, "x")], Vec::new()]).await,
+        [Err(AppendError::Closed), Err(AppendError::Closed)]
+    );
+}
+
 #[test]
 fn a_directory_is_for_one_process() {
     let dir = tempfile::tempdir().unwrap();

@@ -26,21 +26,46 @@ const GROUP: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) enum Command {
     Append {
-        entries: Vec<Entry>,
+        /// Each is taken whole or not at all.
+        requests: Vec<Vec<Entry>>,
         reply: Reply,
     },
     /// Answered with whether everything is durable.
-    Close {
-        reply: oneshot::Sender<bool>,
-    },
+    Close { reply: oneshot::Sender<bool> },
 }
 
-type Reply = oneshot::Sender<Result<Vec<Identity>, AppendError>>;
+type Taken = Result<Vec<Identity>, AppendError>;
+type Reply = oneshot::Sender<Vec<Taken>>;
+
+/// Requests that wait for one answer.
+struct Waiting {
+    requests: Vec<Request>,
+    reply: Reply,
+}
 
 struct Request {
     entries: Vec<Entry>,
     size: usize,
-    reply: Reply,
+    /// What becomes of it, as far as that is known.
+    taken: Taken,
+}
+
+impl Request {
+    fn of(entries: Vec<Entry>) -> Self {
+        let sizes = entries.iter().map(frame::size);
+        let size: Option<usize> = sizes.sum();
+        Self {
+            entries,
+            size: size.unwrap_or(0),
+            taken: size.map(|_| Vec::new()).ok_or(AppendError::TooLarge),
+        }
+    }
+}
+
+/// The requests of a group that nothing has refused.
+fn open(group: &mut [Waiting]) -> impl Iterator<Item = &mut Request> {
+    let requests = group.iter_mut().flat_map(|waiting| &mut waiting.requests);
+    requests.filter(|request| request.taken.is_ok())
 }
 
 /// The segment that grows.
@@ -116,14 +141,10 @@ impl Writer {
             let mut command = Some(first);
             while let Some(taken) = command {
                 match taken {
-                    Command::Append { entries, reply } => {
-                        let bytes = entries.iter().filter_map(frame::size).sum();
-                        size += bytes;
-                        group.push(Request {
-                            entries,
-                            size: bytes,
-                            reply,
-                        });
+                    Command::Append { requests, reply } => {
+                        let requests: Vec<_> = requests.into_iter().map(Request::of).collect();
+                        size += requests.iter().map(|request| request.size).sum::<usize>();
+                        group.push(Waiting { requests, reply });
                     }
                     Command::Close { reply } => {
                         self.commit(group);
@@ -141,38 +162,41 @@ impl Writer {
     }
 
     /// Writes a group and answers it.
-    fn commit(&mut self, group: Vec<Request>) {
+    fn commit(&mut self, mut group: Vec<Waiting>) {
         if group.is_empty() {
             return;
         }
+        if let Err(error) = self.keep(&mut group) {
+            open(&mut group).for_each(|request| request.taken = Err(error));
+        }
+        for Waiting { requests, reply } in group {
+            let taken = requests.into_iter().map(|request| request.taken).collect();
+            // A client that went away does not take its events back.
+            drop(reply.send(taken));
+        }
+    }
+
+    /// Writes what there is room for; none of it is taken where this fails.
+    fn keep(&mut self, group: &mut [Waiting]) -> Result<(), AppendError> {
         if self.shared.health() == Health::Failed {
-            return refuse(group, AppendError::Failed);
+            return Err(AppendError::Failed);
         }
         let used = self.shared.lock().bytes;
         let room = usize::try_from(self.limit.saturating_sub(used)).unwrap_or(usize::MAX);
         let mut size = 0;
-        let (group, beyond): (Vec<_>, Vec<_>) = group.into_iter().partition(|request| {
-            let fits = size + request.size <= room;
-            size += if fits { request.size } else { 0 };
-            fits
-        });
-        refuse(beyond, AppendError::Full);
-        if group.is_empty() {
-            return;
-        }
-        if let Err(error) = self.make_room(size) {
-            return refuse(group, error);
-        }
-        match self.write(&group) {
-            Ok(identities) => {
-                failpoint!("ingest::after_sync");
-                for (request, identities) in group.into_iter().zip(identities) {
-                    // A client that went away does not take its events back.
-                    drop(request.reply.send(Ok(identities)));
-                }
+        for request in open(group) {
+            match size + request.size <= room {
+                true => size += request.size,
+                false => request.taken = Err(AppendError::Full),
             }
-            Err(error) => refuse(group, error),
         }
+        if size == 0 {
+            return Ok(());
+        }
+        self.make_room(size)?;
+        self.write(group, size)?;
+        failpoint!("ingest::after_sync");
+        Ok(())
     }
 
     /// Makes sure that a segment is open with room for `size` bytes; one group always fits an empty segment.
@@ -193,15 +217,14 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, group: &[Request]) -> Result<Vec<Vec<Identity>>, AppendError> {
+    fn write(&mut self, group: &mut [Waiting], size: usize) -> Result<(), AppendError> {
         let Some(active) = &mut self.active else {
             return Err(AppendError::Write);
         };
         let before = self.next.clone();
-        let mut bytes = Vec::with_capacity(group.iter().map(|request| request.size).sum());
+        let mut bytes = Vec::with_capacity(size);
         let mut index = Index::new();
-        let mut identities = Vec::with_capacity(group.len());
-        for request in group {
+        for request in open(group) {
             let mut minted = Vec::with_capacity(request.entries.len());
             for entry in &request.entries {
                 let lane = Lane {
@@ -224,7 +247,7 @@ impl Writer {
                 });
                 *next += 1;
             }
-            identities.push(minted);
+            request.taken = Ok(minted);
         }
         failpoint!("ingest::before_append");
         if let Err(error) = active.file.write_all_at(&bytes, active.length) {
@@ -256,7 +279,7 @@ impl Writer {
             (Sync::Interval, Some(syncer)) => syncer.mark(target),
             (Sync::Interval | Sync::Os, _) => self.shared.notify(),
         }
-        Ok(identities)
+        Ok(())
     }
 
     /// Lists what was written at an offset. Where nothing is ever synced it may be shipped at once.
@@ -385,13 +408,6 @@ impl Writer {
             length,
         });
         Ok(())
-    }
-}
-
-fn refuse(group: Vec<Request>, error: AppendError) {
-    for request in group {
-        // Nobody may be waiting any more.
-        drop(request.reply.send(Err(error)));
     }
 }
 

@@ -30,7 +30,8 @@ use crate::redis::script::Script;
 use crate::redis::{Redis, key};
 use crate::{Error, Part, WorkspaceId};
 
-use fingerprints::Fingerprints;
+pub(crate) use fingerprints::Fingerprints;
+pub use fingerprints::{Fingerprint, MessageId};
 use group::{Answer, Question, Step};
 pub use settlement::{Settled, Settlement};
 
@@ -131,25 +132,23 @@ impl Dedup {
     pub async fn reserve(
         &self,
         workspace: &WorkspaceId,
-        message_ids: &[impl AsRef<str>],
+        message_ids: &[impl MessageId],
     ) -> Result<Vec<Reservation>, Error> {
         if message_ids.is_empty() {
             return Ok(Vec::new());
         }
         self.register(workspace).await?;
         if let [_] = message_ids {
-            return self
-                .ask(workspace, Step::Reserve, message_ids.iter().collect())
-                .await;
+            return self.ask(workspace, Step::Reserve, collected(message_ids)).await;
         }
         let mut answers = vec![Reservation::Repeated; message_ids.len()];
         let mut first = HashSet::with_capacity(message_ids.len());
         let mut places = Vec::with_capacity(message_ids.len());
         let mut fingerprints = Fingerprints::with_capacity(message_ids.len());
-        for (place, id) in message_ids.iter().enumerate() {
-            if first.insert(id.as_ref()) {
+        for (place, id) in message_ids.iter().map(MessageId::fingerprint).enumerate() {
+            if first.insert(id) {
                 places.push(place);
-                fingerprints.push(id.as_ref());
+                fingerprints.push(id);
             }
         }
         let known = self.ask(workspace, Step::Reserve, fingerprints).await?;
@@ -172,7 +171,7 @@ impl Dedup {
         &self,
         workspace: &WorkspaceId,
         window: Window,
-        message_ids: &[impl AsRef<str>],
+        message_ids: &[impl MessageId],
     ) -> Result<(), Error> {
         self.tell(workspace, window.into(), message_ids).await
     }
@@ -188,7 +187,7 @@ impl Dedup {
     pub async fn release(
         &self,
         workspace: &WorkspaceId,
-        message_ids: &[impl AsRef<str>],
+        message_ids: &[impl MessageId],
     ) -> Result<(), Error> {
         self.tell(workspace, Step::Release, message_ids).await
     }
@@ -197,9 +196,9 @@ impl Dedup {
         &self,
         workspace: &WorkspaceId,
         step: Step,
-        message_ids: &[impl AsRef<str>],
+        message_ids: &[impl MessageId],
     ) -> Result<(), Error> {
-        let fingerprints: Fingerprints = message_ids.iter().collect();
+        let fingerprints = collected(message_ids);
         match fingerprints.is_empty() {
             true => Ok(()),
             false => self.ask(workspace, step, fingerprints).await.map(drop),
@@ -236,7 +235,7 @@ impl Dedup {
     }
 
     /// Puts this run on the list of the journal's runs in a workspace, before it reserves anything there.
-    async fn register(&self, workspace: &WorkspaceId) -> Result<(), Error> {
+    pub(crate) async fn register(&self, workspace: &WorkspaceId) -> Result<(), Error> {
         let now = Instant::now();
         let fresh = |since: &Instant| now.duration_since(*since) < self.config.pending;
         {
@@ -306,21 +305,52 @@ impl Dedup {
         let mut owners = owners.iter();
         letters
             .bytes()
-            .map(|letter| match letter {
-                b'r' => Ok(Reservation::Reserved),
-                b'd' => Ok(Reservation::Done),
-                _ => {
-                    let owner = owners.next().and_then(|owner| owner.strip_prefix('p'));
-                    let journal = owner.and_then(|owner| owner.get(..16));
-                    let journal: JournalId =
-                        journal.and_then(|text| text.parse().ok()).ok_or_else(corrupt)?;
-                    Ok(match journal == self.journal {
-                        true => Reservation::PendingOwn,
-                        false => Reservation::PendingOther(journal),
-                    })
-                }
-            })
+            .map(|letter| self.reservation(letter, &mut owners).ok_or_else(corrupt))
             .collect()
+    }
+
+    /// What a script says of one id; none where it says nothing that is known.
+    pub(crate) fn reservation<'o>(
+        &self,
+        letter: u8,
+        owners: &mut impl Iterator<Item = &'o String>,
+    ) -> Option<Reservation> {
+        match letter {
+            b'r' => Some(Reservation::Reserved),
+            b'd' => Some(Reservation::Done),
+            b'p' => {
+                let journal: JournalId = owners.next()?.strip_prefix('p')?.get(..16)?.parse().ok()?;
+                Some(match journal == self.journal {
+                    true => Reservation::PendingOwn,
+                    false => Reservation::PendingOther(journal),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    /// The pendings of this run in a workspace.
+    pub(crate) fn pendings(&self, workspace: &WorkspaceId) -> String {
+        key::pending(self.redis.prefix(), workspace, &self.own())
+    }
+
+    /// The value of this run's pendings.
+    pub(crate) fn own(&self) -> String {
+        self.owner(&self.run)
+    }
+
+    /// In whole milliseconds: of a pending, of what is done, of history.
+    pub(crate) fn lifetimes(&self) -> [u64; 3] {
+        let Config {
+            live,
+            import,
+            pending,
+        } = self.config;
+        [pending, live, import].map(|lifetime| u64::try_from(whole(lifetime)).unwrap_or(u64::MAX))
     }
 
     fn lifetime(&self, window: Window) -> String {
@@ -331,7 +361,15 @@ impl Dedup {
     }
 }
 
+fn collected(message_ids: &[impl MessageId]) -> Fingerprints {
+    message_ids.iter().map(MessageId::fingerprint).collect()
+}
+
 /// A lifetime as Redis takes it: whole milliseconds, at least one.
 fn millis(duration: Duration) -> String {
-    duration.as_millis().max(1).to_string()
+    whole(duration).to_string()
+}
+
+fn whole(duration: Duration) -> u128 {
+    duration.as_millis().max(1)
 }

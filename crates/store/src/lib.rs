@@ -7,6 +7,7 @@
 //! a store that is away gives an [`Error`] whose [`Error::retry`] says whether waiting helps. Nothing here
 //! retries by itself: the caller knows what an event or an operator can wait for.
 
+pub mod admission;
 pub mod chains;
 pub mod dedup;
 pub mod destinations;

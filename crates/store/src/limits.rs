@@ -22,7 +22,10 @@ use crate::{Error, KeyId, Part, WorkspaceId};
 /// Most ids of guests that one request is charged for one by one.
 const GUESTS: usize = 100;
 
-static CHARGE: Script = Script::new(include_str!("limits/charge.lua"));
+static CHARGE: Script = Script::new(concat!(
+    include_str!("limits/window.lua"),
+    include_str!("limits/charge.lua")
+));
 
 /// A span of time and what it may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,13 @@ pub struct Window {
 }
 
 impl Window {
+    /// The milliseconds of a slot, and how many slots there are.
+    pub(crate) fn slots(self) -> (u64, u64) {
+        let steps = self.steps.max(1);
+        let step = u64::try_from((self.span / steps).as_millis()).unwrap_or(u64::MAX);
+        (step.max(1), steps.into())
+    }
+
     const fn hard(span: Duration, steps: u32, limit: u64) -> Self {
         Self {
             span,
@@ -49,7 +59,7 @@ impl Window {
 }
 
 /// The rate that a workspace may keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Events per second, sustained.
     pub per_second: Option<u64>,
@@ -63,6 +73,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const BURST_SECONDS: u32 = 5;
 
 impl Rate {
+    /// Nothing is limited.
+    pub const NONE: Self = Self {
+        per_second: None,
+        per_day: None,
+        burst: None,
+    };
+
     /// The tier's, with what the workspace sets itself instead.
     pub fn of(tier: Tier, own: &Limits) -> Self {
         let (per_second, per_day, burst) = match tier {
@@ -81,7 +98,7 @@ impl Rate {
         }
     }
 
-    fn windows(self) -> Vec<Window> {
+    pub(crate) fn windows(self) -> Vec<Window> {
         let minute = self.per_second.map(|rate| rate.saturating_mul(60));
         let windows = [
             (SECOND * BURST_SECONDS, 10, self.burst),
@@ -327,10 +344,8 @@ impl Call {
         self.arguments.extend([cost, u64::from(is_subject), count]);
         for window in windows {
             self.most = Some(self.most.map_or(window.hard, |most| most.min(window.hard)));
-            let steps = window.steps.max(1);
-            let step = u64::try_from((window.span / steps).as_millis()).unwrap_or(u64::MAX);
-            self.arguments
-                .extend([step.max(1), steps.into(), window.soft, window.hard]);
+            let (step, steps) = window.slots();
+            self.arguments.extend([step, steps, window.soft, window.hard]);
         }
     }
 }

@@ -7,25 +7,26 @@
 //! | decode | the request: not JSON, too many events | `decode`, `mend` |
 //! | 1 auth | the request: unknown key, origin | `keys` |
 //! | 2 size, form | the event | `event` |
-//! | 3 rate limit | the request | `limit`, called by `acceptance` but for guests |
+//! | 3 rate limit | the request | `groups`, and `limit` for guests |
 //! | 4 time | nothing: corrects and marks | `time` |
 //! | 5 late | the event | `time` |
 //! | names that were changed, required fields | the event | `rules` |
-//! | 6 dedup | nothing: a duplicate is answered 200 | `acceptance` |
+//! | 6 dedup | nothing: a duplicate is answered 200 | `groups`, `acceptance` |
 //! | 7 flatten | the event: reserved names | `types`, called by `seal` |
 //! | 8 types | the event, with a copy for the dead letters | `types` |
-//! | 9 journal | the request: full | `acceptance` |
-//! | 10 answer, then the ids are marked | | `acceptance` |
+//! | 9 journal | the request: full | `groups`, `acceptance` |
+//! | 10 answer, then the ids are marked | | `groups`, `acceptance` |
 //!
 //! A fault of the submission refuses all of it; a fault of one event refuses that event. What needs no store is
 //! judged of all events before the request is charged, so 4 and 5 are reckoned while an event is read. Under a server's
-//! key 3 and 6 ask Redis at the same time; ids that were reserved for a request beyond its limit are free again.
+//! key 3 and 6 are one question to Redis, for all requests that wait together; one beyond its limit reserves no ids.
 
 mod acceptance;
 mod decode;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod groups;
 mod keys;
 mod limit;
 mod mend;
@@ -47,8 +48,6 @@ use bytes::Bytes;
 use millrace_event::{IngestCode, KeyKind, Timestamp};
 use millrace_store::dedup::Window;
 use millrace_store::keys::{Key, Presented};
-use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 use crate::metrics::Metrics;
 
@@ -60,6 +59,7 @@ pub use time::Clocks;
 pub use types::Fields;
 
 pub(crate) use acceptance::{Acceptance, KafkaFirst};
+pub(crate) use groups::Groups;
 pub(crate) use keys::Keys;
 pub(crate) use limit::RateLimits;
 pub(crate) use settle::settle;
@@ -109,12 +109,10 @@ pub struct Pipeline {
     pub(crate) keys: Arc<Keys>,
     pub(crate) rates: Arc<RateLimits>,
     pub(crate) types: Arc<Types>,
-    pub(crate) acceptance: Arc<Acceptance>,
+    pub(crate) groups: Groups,
     /// How many partitions the topics have.
     pub(crate) partitions: Arc<AtomicU32>,
     pub(crate) metrics: Metrics,
-    /// Submissions that are being accepted, whoever still waits for them.
-    pub(crate) tasks: TaskTracker,
 }
 
 impl Pipeline {
@@ -156,11 +154,7 @@ impl Pipeline {
                 rejected,
             });
         }
-        // A client that goes away must not leave ids reserved for events that are in the journal.
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let work = Arc::clone(&self.acceptance).accept(key, window, candidates, charge, reply);
-        self.tasks.spawn(Box::pin(work).in_current_span());
-        let counts = answer.await.unwrap_or_else(|_| Err(Refusal::draining()))?;
+        let counts = self.groups.accept(key, window, candidates, charge).await?;
         if let (Shape::Single(_), Some(fault)) = (shape, counts.rejected.first()) {
             return Err(fault.refusal.clone());
         }
@@ -237,7 +231,7 @@ impl Pipeline {
         let fixed = self.types.known(&key.workspace).await;
         let mut candidates = Vec::with_capacity(prepared.len());
         let partitions = self.partitions.load(Ordering::Relaxed);
-        let mut sealer = Sealer::new(&key, &fixed, submission, partitions, mark);
+        let sealer = Sealer::new(&key, &fixed, submission, partitions, mark);
         for (index, event) in &prepared {
             match sealer.seal(*index, event) {
                 Ok(candidate) => candidates.push(candidate),

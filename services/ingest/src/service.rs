@@ -19,7 +19,7 @@ use crate::http::{Handler, Server};
 use crate::journal::ship::{self, Shipper};
 use crate::journal::{Accept, Health, Journal, Topic};
 use crate::metrics::Metrics;
-use crate::pipeline::{Acceptance, KafkaFirst, Keys, Pipeline, RateLimits, Types, settle};
+use crate::pipeline::{Acceptance, Groups, KafkaFirst, Keys, Pipeline, RateLimits, Types, settle};
 use crate::usage::usage;
 
 /// How long the start waits for Kafka to say how many partitions there are.
@@ -216,10 +216,9 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         rates,
         types,
         keys: Arc::clone(&keys),
-        acceptance: Arc::new(acceptance),
+        groups: Groups::new(Arc::new(acceptance), tasks.clone()),
         partitions,
         metrics: metrics.clone(),
-        tasks: tasks.clone(),
     };
     let usage_end = CancellationToken::new();
     let reporting = tokio::spawn(reporter.run(usage_end.clone()));

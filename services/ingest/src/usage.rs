@@ -83,6 +83,9 @@ pub(crate) fn usage(
     notes(gathering, producer, topic, metrics.usage.clone())
 }
 
+/// Room for a record.
+const RECORD: usize = 384;
+
 #[derive(Serialize)]
 struct Record<'a> {
     version: u32,
@@ -129,8 +132,11 @@ impl Request {
             timestamp: self.at,
             billable: self.status.is_success() || self.status.is_client_error(),
         };
+        let mut value = Vec::with_capacity(RECORD);
         // Plain strings and numbers: there is nothing in it that JSON lacks.
-        serde_json::to_vec(&record).unwrap_or_default()
+        let written = serde_json::to_writer(&mut value, &record);
+        debug_assert!(written.is_ok(), "a record always serializes");
+        value
     }
 
     fn organization(&self) -> Option<&[u8]> {

@@ -8,35 +8,78 @@ use sha2::{Digest, Sha256};
 /// Characters of one; the scripts know it too.
 const LENGTH: usize = 22;
 
-/// The first 128 bits of the SHA-256 of each id, as text.
+/// A message id as it is kept: the first 128 bits of its SHA-256, as text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; LENGTH]);
+
+impl Fingerprint {
+    /// Of that message id.
+    pub fn of(message_id: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(message_id.as_bytes()).into();
+        let (half, _) = digest.split_at(16);
+        let mut text = [0; LENGTH];
+        let written = URL_SAFE_NO_PAD.encode_slice(half, &mut text);
+        debug_assert_eq!(written, Ok(LENGTH), "16 bytes are 22 characters");
+        Self(text)
+    }
+
+    fn text(&self) -> &str {
+        // Base64 is ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// What names a message: its id, or the fingerprint of it where that is known already.
+pub trait MessageId {
+    /// How it is kept.
+    fn fingerprint(&self) -> Fingerprint;
+}
+
+impl<T: AsRef<str> + ?Sized> MessageId for T {
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.as_ref())
+    }
+}
+
+impl MessageId for Fingerprint {
+    fn fingerprint(&self) -> Fingerprint {
+        *self
+    }
+}
+
+/// Many of them, one behind the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fingerprints(String);
+pub(crate) struct Fingerprints(String);
 
 impl Fingerprints {
-    pub(super) fn with_capacity(ids: usize) -> Self {
+    pub(crate) fn with_capacity(ids: usize) -> Self {
         Self(String::with_capacity(ids * LENGTH))
     }
 
-    pub(super) fn push(&mut self, message_id: &str) {
-        let digest: [u8; 32] = Sha256::digest(message_id.as_bytes()).into();
-        let (half, _) = digest.split_at(16);
-        URL_SAFE_NO_PAD.encode_string(half, &mut self.0);
+    pub(crate) fn push(&mut self, fingerprint: Fingerprint) {
+        self.0.push_str(fingerprint.text());
     }
 
     pub(super) fn append(&mut self, other: &Self) {
         self.0.push_str(&other.0);
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.0.len() / LENGTH
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// As the scripts take them.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.0
     }
 
@@ -48,11 +91,11 @@ impl Fingerprints {
     }
 }
 
-impl<S: AsRef<str>> FromIterator<S> for Fingerprints {
-    fn from_iter<I: IntoIterator<Item = S>>(ids: I) -> Self {
+impl<M: MessageId> FromIterator<M> for Fingerprints {
+    fn from_iter<I: IntoIterator<Item = M>>(ids: I) -> Self {
         let ids = ids.into_iter();
         let mut all = Self::with_capacity(ids.size_hint().0);
-        ids.for_each(|id| all.push(id.as_ref()));
+        ids.for_each(|id| all.push(id.fingerprint()));
         all
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fred::prelude::SetsInterface;
 
-use super::{CHUNK, Dedup, Fingerprints, Window};
+use super::{CHUNK, Dedup, Fingerprint, Fingerprints, Window};
 use crate::redis::key;
 use crate::redis::script::Script;
 use crate::{Error, WorkspaceId};
@@ -78,7 +78,7 @@ impl<'dedup> Settlement<'dedup> {
         }
         let key = (workspace.clone(), window == Window::Import);
         let waiting = self.waiting.entry(key).or_default();
-        waiting.push(message_id);
+        waiting.push(Fingerprint::of(message_id));
         if waiting.len() >= CHUNK {
             let full = std::mem::take(waiting);
             self.settle(workspace, window, &full).await?;

@@ -3,28 +3,11 @@
 -- ARGV[1] which key counts the subjects seen for the first time, 0 for none; ARGV[2] how long a subject is remembered in ms
 -- then per key: cost, 1 for a subject else 0, number of windows, then per window: ms of a slot, slots, soft limit, hard limit
 -- Gives {1, 1 when a soft limit is passed, else 0} or {0, ms until it may go on, which key}.
--- A window slides by slots; the slot that is leaving counts by the share of it that is still inside.
+-- What a window is stands in `window.lua`.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first_seen = tonumber(ARGV[1])
 local remember = tonumber(ARGV[2])
-
-local function advance(state, slots, slot)
-  if #state ~= slots + 2 then
-    for i = 1, #state do state[i] = nil end
-    state[1] = slot
-    for i = 2, slots + 2 do state[i] = 0 end
-    return
-  end
-  local moved = slot - state[1]
-  -- A clock that was set back adds to the newest slot.
-  if moved <= 0 then return end
-  for i = slots + 2, 2, -1 do
-    local from = i - moved
-    state[i] = from >= 2 and state[from] or 0
-  end
-  state[1] = slot
-end
 
 local at = 3
 local counters = {}
@@ -56,19 +39,10 @@ if first_seen > 0 then counters[first_seen].cost = fresh end
 local noticed = 0
 for i, counter in ipairs(counters) do
   for _, window in ipairs(counter.windows) do
-    local state, slots = window.state, window.slots
-    local used = 0
-    for s = 2, slots + 1 do used = used + state[s] end
-    used = used + state[slots + 2] * (1 - (now % window.width) / window.width)
+    local used = used_of(window, now)
     -- What is larger than the limit itself may go when nothing else counts, or it never could.
     if counter.cost > 0 and used > 0 and used + counter.cost > window.hard then
-      local reset = window.width
-      for s = slots + 2, 2, -1 do
-        used = used - state[s]
-        reset = (state[1] + slots + 3 - s) * window.width - now
-        if used <= 0 or used + counter.cost <= window.hard then break end
-      end
-      return { 0, math.ceil(reset), i }
+      return { 0, reset_of(window, used, counter.cost, now), i }
     end
     if counter.cost > 0 and used + counter.cost > window.soft then noticed = 1 end
   end

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use millrace_event::JournalId;
-use millrace_store::dedup::{Config, Reservation, Window};
+use millrace_store::admission::{self, Admitted, Round};
+use millrace_store::dedup::{Config, Fingerprint, Reservation, Window};
 use millrace_store::limits::{Charged, Demand, Limiter, Rate};
 use millrace_store::redis::{self, Redis};
 use millrace_store::{Dedup, WorkspaceId};
@@ -115,4 +116,101 @@ async fn requests_that_wait_together_are_charged_in_one_call_and_one_by_one_wher
     assert_eq!(counted.scripts().await - before, 1 + 1 + 25);
     // Together more than the window holds, which would pass where nothing was charged before.
     assert_eq!(charge(&b, 60).await, 50);
+}
+
+#[tokio::test]
+async fn requests_are_charged_reserved_and_marked_in_one_script_and_one_beyond_its_limit_leaves_no_trace() {
+    let counted = Counted::start().await;
+    let dedup = Dedup::new(counted.redis.clone(), JournalId(7), Config::default()).expect("random bytes");
+    let other = Dedup::new(counted.redis.clone(), JournalId(8), Config::default()).expect("random bytes");
+    let [workspace, ..] = workspaces();
+    let rate = Rate {
+        burst: Some(10),
+        ..Rate::NONE
+    };
+    let ids = |ids: &'static [&str]| ids.iter().map(|id| Fingerprint::of(id));
+    let mut first = Round::default();
+    first.request(2, ids(&["a", "b"]));
+    let known = admission::admit(&dedup, &workspace, rate, &first).await;
+    let reserved = vec![Reservation::Reserved; 2];
+    assert_eq!(known.expect("an answer"), [Admitted::Taken(reserved)]);
+    other.reserve(&workspace, &["theirs"]).await.expect("an answer");
+
+    let before = counted.scripts().await;
+    let mut round = Round::default();
+    round.done(Window::Live, &[Fingerprint::of("a")]);
+    round.done(Window::Import, &[Fingerprint::of("never reserved")]);
+    round.request(5, ids(&["a", "b", "c", "c", "never reserved"]));
+    round.request(4, ids(&["too much"]));
+    round.request(1, ids(&["theirs"]));
+    round.request(0, ids(&["charged before"]));
+    let known = admission::admit(&dedup, &workspace, rate, &round)
+        .await
+        .expect("an answer");
+    assert_eq!(counted.scripts().await - before, 1);
+    let [one, two, three, four] = known.as_slice() else {
+        panic!("{known:?}");
+    };
+    let expected = [
+        Reservation::Done,
+        Reservation::PendingOwn,
+        Reservation::Reserved,
+        Reservation::Repeated,
+        Reservation::Done,
+    ];
+    assert_eq!(*one, Admitted::Taken(expected.to_vec()));
+    let Admitted::Refused { reset } = two else {
+        panic!("7 of 10 are charged, 4 more are too many: {two:?}");
+    };
+    assert!(
+        *reset > Duration::from_secs(4) && *reset <= Duration::from_millis(5_500),
+        "{reset:?}"
+    );
+    let pending = Reservation::PendingOther(JournalId(8));
+    assert_eq!(*three, Admitted::Taken(vec![pending]));
+    assert_eq!(*four, Admitted::Taken(vec![Reservation::Reserved]));
+
+    // 8 are charged by now, and the limiter counts the same.
+    let limiter = Limiter::new(counted.redis.clone());
+    let demand = |events| Demand {
+        events,
+        rate,
+        guests: None,
+    };
+    let charge = async |events| {
+        limiter
+            .charge(&workspace, &demand(events))
+            .await
+            .expect("an answer")
+    };
+    assert!(matches!(charge(3).await, Charged::Refused { .. }));
+    assert_eq!(charge(2).await, Charged::Taken { noticed: false });
+    let again = dedup.reserve(&workspace, &["too much", "b"]).await;
+    let wanted = [Reservation::Reserved, Reservation::PendingOwn];
+    assert_eq!(
+        again.expect("an answer"),
+        wanted,
+        "nothing of the refused one was reserved"
+    );
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_limit_goes_first_and_alone() {
+    let counted = Counted::start().await;
+    let dedup = Dedup::new(counted.redis.clone(), JournalId(7), Config::default()).expect("random bytes");
+    let [workspace, ..] = workspaces();
+    let rate = Rate {
+        burst: Some(10),
+        ..Rate::NONE
+    };
+    let mut round = Round::default();
+    round.request(25, std::iter::once(Fingerprint::of("a")));
+    round.request(1, std::iter::once(Fingerprint::of("b")));
+    let known = admission::admit(&dedup, &workspace, rate, &round)
+        .await
+        .expect("an answer");
+    assert!(
+        matches!(known.as_slice(), [Admitted::Taken(_), Admitted::Refused { .. }]),
+        "{known:?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! Charge and reserve, judge types, journal, done.
+//! Charge and reserve, judge types, journal, done: of one request by itself. Most go through these steps with others, in
+//! [`groups`](super::groups); here is what the steps are, and the way of those for whom others must not wait.
 //!
 //! The memory of message ids makes copies rare; it never stands between an event and the journal. Where it is
 //! away events are accepted and counted.
@@ -11,10 +12,10 @@ use std::time::Duration;
 use millrace_event::header::{self, Headers, TRACEPARENT, connect};
 use millrace_event::{IngestCode, Timestamp};
 use millrace_service::failpoint;
-use millrace_store::dedup::{Reservation, Window};
+use millrace_store::dedup::{Fingerprint, Reservation, Window};
 use millrace_store::keys::Key;
 use millrace_store::{Dedup, WorkspaceId};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::types::{Said, Types};
@@ -37,6 +38,8 @@ pub(super) struct Candidate {
     /// Its place in the submission.
     pub(super) index: usize,
     pub(super) message_id: String,
+    /// Of the message id.
+    pub(super) fingerprint: Fingerprint,
     pub(super) received_at: Timestamp,
     /// What it says about its fields.
     pub(super) said: Said,
@@ -50,6 +53,33 @@ pub(super) struct Counts {
     pub(super) duplicates: usize,
     /// Those whose fields do not fit.
     pub(super) rejected: Vec<Rejected>,
+}
+
+/// One request's events on their way.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) key: Arc<Key>,
+    pub(super) window: Window,
+    pub(super) candidates: Vec<Candidate>,
+    /// With how many events the workspace is still to be charged.
+    pub(super) charge: Option<usize>,
+    pub(super) reply: Reply,
+}
+
+/// Where the outcome of a request is told.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) sender: oneshot::Sender<Result<Counts, Refusal>>,
+    /// Its share of what may be on the way; given back with the answer.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+impl Reply {
+    pub(super) fn send(self, result: Result<Counts, Refusal>) {
+        if self.sender.send(result).is_err() {
+            tracing::debug!("the client went away before its answer");
+        }
+    }
 }
 
 /// The last steps of the pipeline.
@@ -76,27 +106,26 @@ pub(crate) struct KafkaFirst {
 }
 
 impl Acceptance {
-    /// Charges the workspace with so many events where that is left to do, accepts candidates and answers; goes on
-    /// after the answer until the ids are marked.
+    /// Charges the workspace where that is left to do, accepts candidates and answers; goes on after the answer until the
+    /// ids are marked.
     ///
     /// # Cancellation
     /// Must not be dropped before its end, or ids stay reserved until they expire.
-    pub(super) async fn accept(
-        self: Arc<Self>,
-        key: Arc<Key>,
-        window: Window,
-        candidates: Vec<Candidate>,
-        charge: Option<usize>,
-        reply: oneshot::Sender<Result<Counts, Refusal>>,
-    ) {
+    pub(super) async fn accept(self: Arc<Self>, work: Work) {
+        let Work {
+            key,
+            window,
+            candidates,
+            charge,
+            reply,
+        } = work;
         let all = candidates.len();
         if let Some(kafka) = self.kafka
             && self.journal.depth().records >= kafka.backlog
         {
-            return answer(
-                reply,
-                Err(unacknowledged("too many events wait for kafka, nothing was kept")),
-            );
+            return reply.send(Err(unacknowledged(
+                "too many events wait for kafka, nothing was kept",
+            )));
         }
         let charge = async {
             match charge {
@@ -104,21 +133,48 @@ impl Acceptance {
                 None => Ok(None),
             }
         };
-        let fresh = match tokio::join!(charge, self.fresh(&key.workspace, candidates)) {
+        let fresh = match tokio::join!(charge, self.fresh(&key.workspace, candidates, None)) {
             (Ok(_), Ok(fresh)) => fresh,
             (Err(refusal), Ok(fresh)) => {
-                let ids: Vec<_> = fresh.iter().map(|candidate| &candidate.message_id).collect();
+                let ids: Vec<_> = fresh.iter().map(|candidate| candidate.fingerprint).collect();
                 self.release(&key.workspace, &ids).await;
-                return answer(reply, Err(refusal));
+                return reply.send(Err(refusal));
             }
-            (Err(refusal), Err(_)) | (Ok(_), Err(refusal)) => return answer(reply, Err(refusal)),
+            (Err(refusal), Err(_)) | (Ok(_), Err(refusal)) => return reply.send(Err(refusal)),
         };
+        self.accept_fresh(&key, window, all, fresh, reply).await;
+    }
+
+    /// The rest of [`Self::accept`] for a request that was charged, of whose ids `known` is known.
+    ///
+    /// # Cancellation
+    /// As there.
+    pub(super) async fn accept_known(self: Arc<Self>, work: Work, known: Vec<Reservation>) {
+        let (key, all) = (work.key, work.candidates.len());
+        match self.fresh(&key.workspace, work.candidates, Some(known)).await {
+            Ok(fresh) => self.accept_fresh(&key, work.window, all, fresh, work.reply).await,
+            Err(refusal) => work.reply.send(Err(refusal)),
+        }
+    }
+
+    /// The rest of [`Self::accept`] for a request of which `fresh` are reserved, of `all` its events.
+    ///
+    /// # Cancellation
+    /// As there.
+    pub(super) async fn accept_fresh(
+        &self,
+        key: &Key,
+        window: Window,
+        all: usize,
+        fresh: Vec<Candidate>,
+        reply: Reply,
+    ) {
         let Judged {
             ids,
             entries,
             refused,
             rejected,
-        } = self.judge(&key, fresh).await;
+        } = self.judge(key, fresh).await;
         let counts = Counts {
             accepted: ids.len(),
             duplicates: all - ids.len() - refused.len(),
@@ -128,7 +184,7 @@ impl Acceptance {
         if answers_first()
             && let Some(reply) = reply.take()
         {
-            answer(reply, Ok(counts.clone()));
+            reply.send(Ok(counts.clone()));
         }
         let appended = match entries.is_empty() {
             true => Ok(Vec::new()),
@@ -139,12 +195,9 @@ impl Acceptance {
         let identities = match appended {
             Ok(identities) => identities,
             Err(error) => {
-                // After a failed sync the events may be found in the journal: the next start settles their ids.
-                if error != AppendError::Failed {
-                    self.release(&key.workspace, &ids).await;
-                }
+                self.give_up(&key.workspace, &ids, error).await;
                 if let Some(reply) = reply {
-                    answer(reply, Err(refusal_of(error)));
+                    reply.send(Err(refusal_of(error)));
                 }
                 return;
             }
@@ -155,31 +208,51 @@ impl Acceptance {
                 // The journal has them and Kafka will: ids stay reserved meanwhile, a repeat after that is a
                 // duplicate and answered 200.
                 if let Some(reply) = reply.take() {
-                    answer(
-                        reply,
-                        Err(unacknowledged(
-                            "kafka has not acknowledged the events yet, send them again",
-                        )),
-                    );
+                    reply.send(Err(unacknowledged(
+                        "kafka has not acknowledged the events yet, send them again",
+                    )));
                 }
                 acknowledged.await;
             }
         }
-        self.metrics
-            .accepted
-            .inc_by(u64::try_from(counts.accepted).unwrap_or(u64::MAX));
-        self.metrics
-            .duplicates
-            .inc_by(u64::try_from(counts.duplicates).unwrap_or(u64::MAX));
+        self.count(&counts);
         if let Some(reply) = reply {
-            answer(reply, Ok(counts));
+            reply.send(Ok(counts));
         }
         failpoint!(async "ingest::before_mark");
         self.mark(&key.workspace, window, &ids).await;
     }
 
-    /// Parts the events that fit from those that do not, of which the journal gets copies for the dead letters.
-    async fn judge(&self, key: &Key, mut fresh: Vec<Candidate>) -> Judged {
+    pub(super) fn count(&self, counts: &Counts) {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.metrics.accepted.inc_by(number(counts.accepted));
+        if counts.duplicates > 0 {
+            self.metrics.duplicates.inc_by(number(counts.duplicates));
+        }
+    }
+
+    /// Frees ids whose events the journal did not take.
+    pub(super) async fn give_up(&self, workspace: &WorkspaceId, ids: &[Fingerprint], error: AppendError) {
+        // After a failed sync the events may be found in the journal: the next start settles their ids.
+        if error != AppendError::Failed {
+            self.release(workspace, ids).await;
+        }
+    }
+
+    /// Those of a request that go on while nobody knows which of them were accepted before.
+    pub(super) fn unreserved(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        // Nobody else says now which of them are copies of each other.
+        let mut seen = HashSet::with_capacity(candidates.len());
+        candidates.retain(|candidate| seen.insert(candidate.fingerprint));
+        self.metrics
+            .unreserved
+            .inc_by(u64::try_from(candidates.len()).unwrap_or(u64::MAX));
+        candidates
+    }
+
+    /// Parts the events that fit from those that do not, of which the journal gets copies for the dead letters. At once
+    /// where every field is known.
+    pub(super) async fn judge(&self, key: &Key, mut fresh: Vec<Candidate>) -> Judged {
         let said = fresh
             .iter_mut()
             .map(|candidate| std::mem::take(&mut candidate.said))
@@ -188,7 +261,7 @@ impl Acceptance {
         let mut judged = Judged::default();
         for (candidate, fault) in fresh.into_iter().zip(faults) {
             let Some(refusal) = fault else {
-                judged.ids.push(candidate.message_id);
+                judged.ids.push(candidate.fingerprint);
                 judged.entries.push(candidate.entry);
                 continue;
             };
@@ -196,7 +269,7 @@ impl Acceptance {
                 let letter = dead_letter(candidate.entry, &refusal, key, candidate.received_at);
                 judged.entries.push(letter);
             }
-            judged.refused.push(candidate.message_id.clone());
+            judged.refused.push(candidate.fingerprint);
             judged.rejected.push(Rejected {
                 index: candidate.index,
                 message_id: Some(candidate.message_id),
@@ -206,31 +279,29 @@ impl Acceptance {
         judged
     }
 
-    /// The candidates that nobody has accepted before, reserved.
+    /// The candidates that nobody has accepted before, reserved; `known` is what is known of them already.
     async fn fresh(
         &self,
         workspace: &WorkspaceId,
         candidates: Vec<Candidate>,
+        mut known: Option<Vec<Reservation>>,
     ) -> Result<Vec<Candidate>, Refusal> {
         let mut open = candidates;
         let deadline = Instant::now() + self.wait;
         let mut fresh = Vec::with_capacity(open.len());
         loop {
-            let ids: Vec<_> = open
-                .iter()
-                .map(|candidate| candidate.message_id.as_str())
-                .collect();
-            let known = match self.dedup.reserve(workspace, &ids).await {
+            let asked = match known.take() {
+                Some(known) => Ok(known),
+                None => {
+                    let ids: Vec<_> = open.iter().map(|candidate| candidate.fingerprint).collect();
+                    self.dedup.reserve(workspace, &ids).await
+                }
+            };
+            let known = match asked {
                 Ok(known) => known,
                 Err(error) => {
                     tracing::debug!(%error, "message ids are not reserved");
-                    // Nobody else says now which of them are copies of each other.
-                    let mut seen = HashSet::with_capacity(open.len());
-                    open.retain(|candidate| seen.insert(candidate.message_id.clone()));
-                    self.metrics
-                        .unreserved
-                        .inc_by(u64::try_from(open.len()).unwrap_or(u64::MAX));
-                    fresh.append(&mut open);
+                    fresh.append(&mut self.unreserved(open));
                     break;
                 }
             };
@@ -248,10 +319,8 @@ impl Acceptance {
                 break;
             }
             if elsewhere || Instant::now() >= deadline {
-                let ids: Vec<_> = fresh
-                    .iter()
-                    .map(|candidate: &Candidate| candidate.message_id.as_str())
-                    .collect();
+                let reserved = |candidate: &Candidate| candidate.fingerprint;
+                let ids: Vec<_> = fresh.iter().map(reserved).collect();
                 self.release(workspace, &ids).await;
                 return Err(Refusal::of_field(
                     IngestCode::RateLimited,
@@ -266,7 +335,7 @@ impl Acceptance {
         Ok(fresh)
     }
 
-    async fn release(&self, workspace: &WorkspaceId, ids: &[impl AsRef<str>]) {
+    async fn release(&self, workspace: &WorkspaceId, ids: &[Fingerprint]) {
         if ids.is_empty() {
             return;
         }
@@ -275,7 +344,8 @@ impl Acceptance {
         }
     }
 
-    async fn mark(&self, workspace: &WorkspaceId, window: Window, ids: &[String]) {
+    /// Marks ids as done, several times where Redis does not answer.
+    pub(super) async fn mark(&self, workspace: &WorkspaceId, window: Window, ids: &[Fingerprint]) {
         if ids.is_empty() {
             return;
         }
@@ -294,14 +364,14 @@ impl Acceptance {
 
 /// Candidates after the last of the rules.
 #[derive(Debug, Default)]
-struct Judged {
+pub(super) struct Judged {
     /// Of events that are accepted once they are in the journal.
-    ids: Vec<String>,
+    pub(super) ids: Vec<Fingerprint>,
     /// What the journal gets.
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// Of events that are not.
-    refused: Vec<String>,
-    rejected: Vec<Rejected>,
+    pub(super) refused: Vec<Fingerprint>,
+    pub(super) rejected: Vec<Rejected>,
 }
 
 /// The copy of a refused event: key and value as they would have been, the reason in headers.
@@ -333,22 +403,16 @@ fn dead_letter(entry: Entry, refusal: &Refusal, key: &Key, at: Timestamp) -> Ent
 
 /// The negative control of the tests that kill the process: an answer that does not wait for the journal. Only a build
 /// with failpoints can be made to give it.
-fn answers_first() -> bool {
+pub(super) fn answers_first() -> bool {
     failpoint!("ingest::answer_first", return true);
     false
-}
-
-fn answer(reply: oneshot::Sender<Result<Counts, Refusal>>, result: Result<Counts, Refusal>) {
-    if reply.send(result).is_err() {
-        tracing::debug!("the client went away before its answer");
-    }
 }
 
 fn unacknowledged(message: &'static str) -> Refusal {
     Refusal::new(IngestCode::Unacknowledged, message)
 }
 
-fn refusal_of(error: AppendError) -> Refusal {
+pub(super) fn refusal_of(error: AppendError) -> Refusal {
     let code = match error {
         AppendError::Closed => return Refusal::draining(),
         AppendError::TooLarge => IngestCode::EventTooLarge,

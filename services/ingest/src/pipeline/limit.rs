@@ -146,21 +146,26 @@ impl RateLimits {
             rate,
             guests,
         };
-        let charged = match self.limiter.charge(&key.workspace, &demand).await {
+        judged(match self.limiter.charge(&key.workspace, &demand).await {
             Ok(charged) => charged,
             Err(error) => self.charge_own(&key.workspace, &demand, &error),
+        })
+    }
+
+    /// Charges a request under a server's key where Redis does not answer.
+    ///
+    /// # Errors
+    /// When it is too much for this gateway alone.
+    pub(super) fn charge_alone(&self, key: &Key, events: usize, error: &Error) -> Result<(), Refusal> {
+        let demand = Demand {
+            events: u64::try_from(events).unwrap_or(u64::MAX),
+            rate: Rate::of(key.tier, &key.limits),
+            guests: None,
         };
-        match charged {
-            Charged::Taken { noticed } => Ok(noticed.then_some(GUEST)),
-            Charged::Refused { reset } => {
-                let mut refusal = Refusal::new(
-                    IngestCode::RateLimited,
-                    "too many events in too little time, send them again later",
-                );
-                refusal.reset = Some(reset);
-                Err(refusal)
-            }
+        if demand.rate == Rate::NONE {
+            return Ok(());
         }
+        judged(self.charge_own(&key.workspace, &demand, error)).map(drop)
     }
 
     fn charge_own(&self, workspace: &WorkspaceId, demand: &Demand<'_>, error: &Error) -> Charged {
@@ -176,6 +181,23 @@ impl RateLimits {
         }
         alone.buckets.charge(workspace, demand, now)
     }
+}
+
+fn judged(charged: Charged) -> Result<Option<&'static str>, Refusal> {
+    match charged {
+        Charged::Taken { noticed } => Ok(noticed.then_some(GUEST)),
+        Charged::Refused { reset } => Err(beyond(reset)),
+    }
+}
+
+/// What a request beyond its limit hears.
+pub(super) fn beyond(reset: Duration) -> Refusal {
+    let mut refusal = Refusal::new(
+        IngestCode::RateLimited,
+        "too many events in too little time, send them again later",
+    );
+    refusal.reset = Some(reset);
+    refusal
 }
 
 /// Every id once, with how many events name it.

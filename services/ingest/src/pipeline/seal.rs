@@ -1,15 +1,15 @@
 //! Steps 7 and 8 up to the first look at the types, and the record that the journal gets.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use millrace_event::IngestCode;
-use millrace_event::envelope::{Envelope as _, Ingest, Text, V1};
+use millrace_event::envelope::ingest::{Common, Own, Writer};
 use millrace_event::header::{Headers, TRACEPARENT};
 use millrace_event::json::Value;
 use millrace_event::partition;
 use millrace_event::topic::MAX_RECORD_BYTES;
+use millrace_store::dedup::Fingerprint;
 use millrace_store::keys::Key;
-use serde_json::value::RawValue;
 
 use super::acceptance::Candidate;
 use super::event::Prepared;
@@ -28,7 +28,7 @@ pub(super) struct Sealer<'s> {
     partitions: u32,
     /// What is noticed about the request.
     mark: Option<&'static str>,
-    envelope: Ingest<'s>,
+    writer: Writer,
 }
 
 impl<'s> Sealer<'s> {
@@ -39,38 +39,29 @@ impl<'s> Sealer<'s> {
         partitions: u32,
         mark: Option<&'static str>,
     ) -> Self {
-        let headers: BTreeMap<_, _> = submission
-            .headers
-            .iter()
-            .map(|(name, value)| (Text::from(name.as_str()), Text::from(value.as_str())))
-            .collect();
         let ip = submission.ip.and_then(|ip| key.ip_policy.apply(ip));
-        let envelope = Ingest {
-            version: V1,
-            workspace: Text::from(key.workspace.as_str()),
-            source: Text::from(key.source.as_str()),
-            key_id: Text::from(key.id.as_str()),
+        let ip = ip.map(|ip| ip.to_string());
+        let writer = Writer::new(Common {
+            workspace: key.workspace.as_str(),
+            source: key.source.as_str(),
+            key_id: key.id.as_str(),
             key_kind: key.kind,
             received_at: submission.received_at,
-            sent_at: None,
-            ip: ip.map(|ip| Text::from(ip.to_string())),
-            headers,
-            marks: Vec::new(),
-            message_id: Text::from(""),
-            event: RawValue::NULL,
-        };
+            ip: ip.as_deref(),
+            headers: &submission.headers,
+        });
         Self {
             key,
             fixed,
             submission,
             partitions,
             mark,
-            envelope,
+            writer,
         }
     }
 
     /// The event number `index` of the request as the journal gets it.
-    pub(super) fn seal(&mut self, index: usize, event: &'s Prepared<'_>) -> Result<Candidate, Fault> {
+    pub(super) fn seal(&self, index: usize, event: &Prepared<'_>) -> Result<Candidate, Fault> {
         let message_id = &*event.message_id;
         let fault = |refusal| Fault {
             message_id: Some(message_id.to_owned()),
@@ -85,15 +76,18 @@ impl<'s> Sealer<'s> {
             )));
         }
         let said = types::read(text, event.person.as_deref(), self.key.kind, self.fixed);
-        let envelope = &mut self.envelope;
-        envelope.sent_at = event.sent_at;
-        envelope.marks.clear();
-        let marks = event.marks.iter().copied().chain(self.mark);
-        envelope.marks.extend(marks.map(Text::from));
-        envelope.message_id = Text::from(message_id);
-        envelope.event = &event.event;
+        let mut marks = Cow::Borrowed(event.marks.as_slice());
+        if let Some(mark) = self.mark {
+            marks.to_mut().push(mark);
+        }
+        let own = Own {
+            sent_at: event.sent_at,
+            marks: &marks,
+            message_id,
+            event: &event.event,
+        };
         let mut value = Vec::with_capacity(text.text().len() + AROUND);
-        envelope.write(&mut value);
+        self.writer.write(own, &mut value);
         if value.len() + event.key.len() > MAX_RECORD_BYTES {
             return Err(fault(Refusal::new(
                 IngestCode::EventTooLarge,
@@ -108,6 +102,7 @@ impl<'s> Sealer<'s> {
         Ok(Candidate {
             index,
             message_id: message_id.to_owned(),
+            fingerprint: Fingerprint::of(message_id),
             received_at: self.submission.received_at,
             said,
             entry: Entry {
