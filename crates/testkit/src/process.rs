@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use uuid::Uuid;
 
 use crate::http::Client;
 use crate::wait::until;
@@ -54,12 +56,24 @@ pub fn release(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Ports below those that systems give to outgoing connections: of these nobody takes one by chance between the look here
+/// and the start of who is to listen there.
+const PORTS: Range<u16> = 12_000..32_000;
+
 /// An address on loopback that nobody listens on.
 ///
 /// # Errors
 /// The machine has none left.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    let width = u128::from(PORTS.end - PORTS.start);
+    for _ in 0..1000 {
+        let offset = u16::try_from(Uuid::new_v4().as_u128() % width)?;
+        // Two tests that look at the same moment look at different ones.
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", PORTS.start + offset)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
 
 /// How to start a process.

@@ -127,7 +127,8 @@ async fn a_call_that_waits_for_a_lock_ends_at_its_limit_and_the_pool_stays_usabl
     let (database, migrated) = migrated().await;
     migrated.close();
     let mut config = postgres::Config::new(database.url());
-    config.call_timeout = Duration::from_millis(300);
+    // Long enough for a slow machine to connect, and all that the test waits.
+    config.call_timeout = Duration::from_secs(2);
     config.connections = 1;
     let chains = Chains::new(Postgres::new(&config).expect("a pool"));
     chains.version().await.expect("a version");

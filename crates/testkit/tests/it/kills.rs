@@ -1,10 +1,10 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use millrace_testkit::oracle::{FUNCTION, Oracle};
 use millrace_testkit::pipeline::{Options, Pipeline, SERVICES};
 use millrace_testkit::wait::until;
 
+use crate::replay::audit;
 use crate::{PATIENCE, load, say};
 
 const EVENTS: u64 = 20_000;
@@ -56,7 +56,8 @@ async fn every_service_killed_three_times_under_load_loses_nothing_and_doubles_n
     }
     pipeline.rows(EVENTS, PATIENCE).await.expect("all arrive");
     // What is there twice would come late: the whole log must have been worked through.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (status, audited) = audit(&pipeline).await;
+    assert_eq!(status, Some(0), "{audited}");
 
     let report = oracle.check(&pipeline).await.expect("the table answers");
     let ledger = pipeline

@@ -20,7 +20,7 @@ async fn dead_letters(pipeline: &Pipeline) -> Value {
 }
 
 /// The audit once nothing is under way.
-async fn audit(pipeline: &Pipeline) -> (Option<i32>, Value) {
+pub(crate) async fn audit(pipeline: &Pipeline) -> (Option<i32>, Value) {
     let (bulker, rotor) = (pipeline.group("bulker"), pipeline.group("rotor"));
     let settled = until("everything is settled", PATIENCE, || async {
         let arguments = ["audit", "--group", &bulker, "--rotor-group", &rotor];

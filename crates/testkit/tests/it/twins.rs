@@ -32,8 +32,12 @@ async fn a_message_whose_gateway_died_between_append_and_mark_is_429_at_another_
     let event = json!({"messageId": "once", "anonymousId": "a", "event": "Sent"});
     let here = pipeline.sender();
     let there = here.at(&url);
+    // Whether the answer gets out before the end is chance.
     let cut_off = here.post("/v1/track", &event).await;
-    assert!(cut_off.is_err(), "it died before it answered: {cut_off:?}");
+    assert!(
+        cut_off.as_ref().map_or(true, |answer| answer.status == 200),
+        "{cut_off:?}"
+    );
     let first = pipeline.process("ingest");
     first.killed(PATIENCE).await.expect("it died there");
     let answer = there.post("/v1/track", &event).await.expect("answered");

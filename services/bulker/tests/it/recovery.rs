@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use millrace_kafka::Connection;
 use millrace_kafka::group::{Config, Consumer, Event};
 use millrace_testkit::wait::until;
@@ -54,7 +52,7 @@ async fn a_bulker_that_is_told_to_end_drains_and_exits_with_zero_and_its_success
     let status = bench
         .pipeline
         .process("bulker")
-        .terminate(Duration::from_secs(30))
+        .terminate(PATIENCE)
         .await
         .expect("it ends");
     assert_eq!(status.code(), Some(0));
@@ -72,7 +70,7 @@ async fn a_partition_whose_commit_is_not_understood_stops_and_says_so() {
     bench
         .pipeline
         .process("bulker")
-        .terminate(Duration::from_secs(30))
+        .terminate(PATIENCE)
         .await
         .expect("it ends");
     somebody_commits(&bench).await;

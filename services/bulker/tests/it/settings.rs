@@ -57,10 +57,7 @@ async fn a_table_follows_its_destination_without_a_restart_and_its_cap_of_column
         ("ttl_days".to_owned(), json!(90)),
         ("columns".to_owned(), json!(1)),
     ];
-    store
-        .set(&workspace, "default", &changes, false)
-        .await
-        .expect("set");
+    store.set(&workspace, "default", &changes).await.expect("set");
     let (database, _) = bench.pipeline.table.split_once('.').expect("a name");
     let sql = format!(
         "SELECT position(engine_full, 'toIntervalDay(90)') > 0 AS follows FROM system.tables \

@@ -40,11 +40,9 @@ async fn a_partition_that_stands_still_with_records_left_turns_ready_red_and_say
         Ok((answer.status == 503 && said).then_some(()))
     });
     red.await.expect("it says so");
-    let stalled = bench
-        .pipeline
-        .metric("bulker", "millrace_bulker_stalled_partitions", "")
-        .await;
-    assert_eq!(stalled.expect("there"), 1.0);
+    let stalled = "millrace_bulker_stalled_partitions";
+    let stalled = bench.pipeline.counted("bulker", stalled, "", 1.0, PATIENCE).await;
+    assert_eq!(stalled.expect("counted"), 1.0);
 
     proxy.set_up(true);
     bench.pipeline.rows(20, PATIENCE).await.expect("they arrive");

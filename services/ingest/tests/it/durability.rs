@@ -180,11 +180,7 @@ async fn sigterm_under_load_ships_everything_that_was_answered_and_ends_with_0()
         Ok((accepted > 300.0).then_some(()))
     });
     begun.await.unwrap();
-    let status = pipeline
-        .process("ingest")
-        .terminate(Duration::from_secs(30))
-        .await
-        .unwrap();
+    let status = pipeline.process("ingest").terminate(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
     let mut answered = BTreeSet::new();
     while let Some(ids) = clients.join_next().await {
@@ -256,11 +252,7 @@ async fn sigterm_with_kafka_away_ends_with_0_in_time_and_leaves_the_rest_to_the_
     let mut pipeline = start_on(Some(kafka.address()), settings).await;
     kafka.kill().await.unwrap();
     insist(&pipeline.sender(), "/v1/track", &track("kept")).await;
-    let status = pipeline
-        .process("ingest")
-        .terminate(Duration::from_secs(10))
-        .await
-        .unwrap();
+    let status = pipeline.process("ingest").terminate(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", pipeline.tails());
     kafka.start_again().await.unwrap();
     pipeline.process("ingest").start_again().unwrap();

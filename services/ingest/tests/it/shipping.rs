@@ -198,7 +198,13 @@ async fn a_record_that_kafka_refuses_for_good_is_set_aside_and_its_neighbours_ar
         assert!(kept.message_id.as_str().starts_with("refused"));
     }
     let counted = pipeline
-        .metric("ingest", "millrace_ingest_records_set_aside_total", "")
+        .counted(
+            "ingest",
+            "millrace_ingest_records_set_aside_total",
+            "",
+            2.0,
+            PATIENCE,
+        )
         .await
         .unwrap();
     assert!((counted - 2.0).abs() < 0.5, "{counted}");

@@ -50,7 +50,7 @@ async fn members_that_come_and_go_lose_nothing() {
             1 => {
                 let status = ground
                     .rotor
-                    .terminate(Duration::from_secs(30))
+                    .terminate(Duration::from_secs(60))
                     .await
                     .expect("it ends");
                 assert_eq!(status.code(), Some(0));
@@ -99,7 +99,7 @@ async fn asked_to_end_it_drains_and_exits_with_0() {
     ground.transformed(1).await;
     let status = ground
         .rotor
-        .terminate(Duration::from_secs(30))
+        .terminate(Duration::from_secs(60))
         .await
         .expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", ground.rotor.tail());
@@ -148,7 +148,7 @@ async fn workers_are_sandboxed_see_no_environment_and_die_with_the_rotor() {
         assert_eq!(file("oom_score_adj").trim(), "1000");
     }
     ground.rotor.kill().await.expect("it ran");
-    let gone = until("the end of the workers", Duration::from_secs(10), || async {
+    let gone = until("the end of the workers", Duration::from_secs(60), || async {
         let alive = |worker: &u32| {
             let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
             stat.rsplit(')')
