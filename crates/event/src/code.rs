@@ -87,6 +87,8 @@ closed_list! {
         WallLimit = "wall_limit",
         /// It used more heap than allowed.
         HeapLimit = "heap_limit",
+        /// It had more promises pending than allowed.
+        PromiseLimit = "promise_limit",
         /// Its worker process grew past its memory cap.
         RssLimit = "rss_limit",
         /// Its worker process died.

@@ -275,6 +275,9 @@ pub struct Limits {
     pub outputs: usize,
     /// Log lines kept of one event.
     pub log_lines: usize,
+    /// Promises that may be pending at once; `None`: as many as fit into the heap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promises: Option<usize>,
 }
 
 /// Events for one chain; in bytes as [`payload`] says.

@@ -12,6 +12,7 @@ mod engine;
 mod fault;
 mod load;
 mod native;
+mod promises;
 mod settle;
 mod signature;
 pub(crate) mod snapshot;
@@ -31,6 +32,7 @@ use millrace_event::frame::{Fault, Limits, Outcome, Record, Resume};
 use crate::account::Account;
 use crate::console::Console;
 use crate::isolate::call::{Entered, Passed, Turn};
+use crate::isolate::promises::{Hooks, Promises};
 use crate::isolate::sweep::{Loop, Sweep};
 use crate::isolate::timers::Timers;
 use crate::isolate::value::Accepted;
@@ -78,6 +80,7 @@ struct Parts {
     /// The engine's own `JSON.stringify`.
     stringify: v8::Global<v8::Function>,
     sweep: Loop,
+    hooks: Hooks,
     /// Events that one event may become.
     outputs: usize,
     /// Bytes of all of them together.
@@ -95,6 +98,7 @@ pub(crate) struct Isolate {
     console: Console,
     limits: Limits,
     sweep: Sweep,
+    promises: Promises,
     /// Whether events can be swept, for all that is known up to now.
     sweeping: bool,
 }
@@ -133,6 +137,7 @@ impl Isolate {
     ) -> Option<Outcome<String>> {
         self.console.open(Some(index), self.limits.log_lines);
         let cpu = self.limits.cpu_ms.map(Duration::from_millis);
+        self.promises.open();
         self.watch
             .arm_event(account.clock + account.wall(&self.limits), cpu);
         self.conclude(record, account, None, calls).await
@@ -214,6 +219,13 @@ impl Isolate {
                 (
                     FunctionCode::CpuLimit,
                     format!("used more than {limit} ms of processor time"),
+                )
+            }
+            Some(Stopped::Promises) => {
+                let limit = self.limits.promises.unwrap_or_default();
+                (
+                    FunctionCode::PromiseLimit,
+                    format!("had more than {limit} promises pending"),
                 )
             }
             Some(Stopped::Wall) | None => {

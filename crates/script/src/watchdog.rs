@@ -28,6 +28,8 @@ pub(crate) enum Stopped {
     Heap = 2,
     /// The processor time is used up.
     Cpu = 3,
+    /// Too many promises are pending.
+    Promises = 4,
 }
 
 /// The thread's handle. The thread lives as long as the process: start one and share it.
@@ -93,6 +95,7 @@ impl StopReason {
             0 => None,
             2 => Some(Stopped::Heap),
             3 => Some(Stopped::Cpu),
+            4 => Some(Stopped::Promises),
             _ => Some(Stopped::Wall),
         }
     }

@@ -136,6 +136,8 @@ pub struct EventLimits {
     pub outputs: usize,
     /// Log lines kept.
     pub log_lines: usize,
+    /// Promises that may be pending at once.
+    pub promises: usize,
 }
 
 /// `[functions]`: the functions API.
@@ -211,6 +213,7 @@ impl Default for EventLimits {
             output: ByteSize::kib(900),
             outputs: 100,
             log_lines: 100,
+            promises: 10_000,
         }
     }
 }
@@ -250,6 +253,7 @@ impl EventLimits {
             output_bytes: self.output.as_usize(),
             outputs: self.outputs,
             log_lines: self.log_lines,
+            promises: Some(self.promises),
         }
     }
 }

@@ -29,6 +29,7 @@ fn load() -> Load {
             output_bytes: 1 << 20,
             outputs: 100,
             log_lines: 100,
+            promises: None,
         },
     }
 }

@@ -1,7 +1,8 @@
 // Runs once in a fresh isolate, before any function is loaded. It captures the intrinsics it uses, leaves on
 // the global object only what the language defines, and returns what the host calls later:
-// [context(recordText, event), retryAfter(exception), take(text), go(entry, takesContext, done, settled), marks(), promised()].
-(writeLine, constantsText, web, outside) => {
+// [context(recordText, event), retryAfter(exception), take(text), go(entry, takesContext, done, settled), marks(),
+// promised(), made(), before(promise), after(), settled(promise)].
+(writeLine, constantsText, web, outside, pending, over) => {
   "use strict";
   const { parse, stringify } = JSON;
   const { apply, defineProperty, deleteProperty, getPrototypeOf, ownKeys } = Reflect;
@@ -141,7 +142,29 @@
     return undefined;
   };
   const marks = () => (writing ? 1 : 0) + (promises ? 2 : 0);
-  const promised = () => { promises = true; };
+
+  // How many promises are pending, see promises.rs: what is left to the event, and what it has.
+  const left = new Int32Array(pending);
+  let reaction;
+  let settles = false;
+  const made = () => { if (--left[0] < 0) over(); };
+  const promised = () => {
+    promises = true;
+    made();
+  };
+  const giveBack = () => { if (left[0] < left[1]) left[0]++; };
+  const before = (promise) => {
+    reaction = promise;
+    settles = false;
+  };
+  const after = () => {
+    if (!settles) giveBack();
+    reaction = undefined;
+  };
+  const settled = (promise) => {
+    giveBack();
+    if (promise === reaction) settles = true;
+  };
 
   // A private field is the mark: no object made by a function can carry it without being a RetryError.
   let readAfter;
@@ -204,5 +227,5 @@
   const interfaces = ownKeys(web);
   for (let i = 0; i < interfaces.length; i++) publish(interfaces[i], web[interfaces[i]]);
 
-  return [context, retryAfter, take, go, marks, promised];
+  return [context, retryAfter, take, go, marks, promised, made, before, after, settled];
 }

@@ -12,11 +12,13 @@ use serde_json::value::RawValue;
 use super::engine::runtime;
 use super::fault::{Described, describe, duration};
 use super::native::natives;
+use super::promises::{Hooks, Promises, over};
 use super::settle::{Settled, settle};
 use super::signature::takes_context;
 use super::sweep::{Loop, Sweep, begins_to_sweep};
 use super::timers::Timers;
 use super::typescript::strip;
+use super::value::{stringify, text_of};
 use super::{Calls, Function, Isolate, OnError, Parts};
 use crate::console::Console;
 use crate::watchdog::{StopReason, Stopped, Watch, Watchdog};
@@ -71,7 +73,7 @@ struct Ground {
     nothing: v8::Global<v8::Function>,
     stringify: v8::Global<v8::Function>,
     sweep: Loop,
-    promised: v8::Global<v8::Function>,
+    hooks: Hooks,
 }
 
 impl Isolate {
@@ -97,13 +99,15 @@ impl Isolate {
         let limit = Duration::from_millis(load.limits.wall_ms);
         let timers = Timers::default();
         calls.attach(&mut runtime);
+        let promises = Promises::new(load.limits.promises);
         let sweep = Sweep::new(
             (watch.clone(), Arc::clone(&stopped)),
+            promises.clone(),
             timers.clone(),
             console.clone(),
             load.limits,
         );
-        let ground = ground(&mut runtime, load, console, &timers, &sweep)?;
+        let ground = ground(&mut runtime, load, console, &timers, (&sweep, &promises))?;
         let mut functions = Vec::with_capacity(load.functions.len());
         for (position, source) in load.functions.iter().enumerate() {
             let loaded = function(&mut runtime, &timers, calls, &watch, limit, position, source).await;
@@ -112,7 +116,7 @@ impl Isolate {
             match (loaded, stopped.get()) {
                 (Ok(function), None) => functions.push(function),
                 (Err(fault), None) => return Err(named(fault, source)),
-                (_, Some(Stopped::Wall | Stopped::Cpu)) => {
+                (_, Some(Stopped::Wall | Stopped::Cpu | Stopped::Promises)) => {
                     let text = format!("did not load within {} ms", load.limits.wall_ms);
                     return Err(named(Fault::new(FunctionCode::WallLimit, text), source));
                 }
@@ -128,10 +132,10 @@ impl Isolate {
             nothing,
             stringify,
             sweep: sweep_loop,
-            promised,
+            hooks,
         } = ground;
         let sweeping = entered(&mut runtime, |scope| {
-            Some(Ok(begins_to_sweep(scope, &functions, &promised)))
+            Some(Ok(begins_to_sweep(scope, &functions, &hooks, &promises)))
         })?;
         let parts = Parts {
             functions,
@@ -140,6 +144,7 @@ impl Isolate {
             nothing,
             stringify,
             sweep: sweep_loop,
+            hooks,
             outputs: load.limits.outputs,
             output_bytes: load.limits.output_bytes,
         };
@@ -152,6 +157,7 @@ impl Isolate {
             console: console.clone(),
             limits: load.limits,
             sweep,
+            promises,
             sweeping,
         })
     }
@@ -187,7 +193,7 @@ fn ground(
     load: &Load,
     console: &Console,
     timers: &Timers,
-    sweep: &Sweep,
+    counted: (&Sweep, &Promises),
 ) -> Result<Ground, Fault> {
     let failed = |what: String| Fault::new(FunctionCode::Configuration, format!("bootstrap: {what}"));
     let constants = Constants {
@@ -212,7 +218,7 @@ fn ground(
     scope
         .get_current_context()
         .set_allow_generation_from_strings(false);
-    let made = prepared(scope, [&web, &outside, &bootstrap], &constants, console, sweep);
+    let made = prepared(scope, [&web, &outside, &bootstrap], &constants, console, counted);
     made.ok_or_else(|| {
         let text = scope
             .message()
@@ -226,7 +232,7 @@ fn prepared(
     scripts: [&v8::Global<v8::Value>; 3],
     constants: &str,
     console: &Console,
-    sweep: &Sweep,
+    (sweep, promises): (&Sweep, &Promises),
 ) -> Option<Ground> {
     let stringify = stringify(scope)?;
     let [web, outside, bootstrap] =
@@ -238,14 +244,31 @@ fn prepared(
     let natives = natives(scope)?;
     let web = web.call(scope, this, &[natives.into()])?;
     let outside = outside.call(scope, this, &[natives.into()])?;
-    let made = bootstrap.call(scope, this, &[write_line.into(), constants.into(), web, outside])?;
+    let (pending, over) = (
+        promises.buffer(scope).into(),
+        v8::Function::new(scope, over)?.into(),
+    );
+    let arguments = [write_line.into(), constants.into(), web, outside, pending, over];
+    let made = bootstrap.call(scope, this, &arguments)?;
     let made = v8::Local::<v8::Array>::try_from(made).ok()?;
-    let mut functions = Vec::with_capacity(6);
+    let mut functions = Vec::with_capacity(10);
     for index in 0..made.length() {
         let function = v8::Local::<v8::Function>::try_from(made.get_index(scope, index)?).ok()?;
         functions.push(v8::Global::new(scope, function));
     }
-    let [context, retry_after, take, go, marks, promised] = <[_; 6]>::try_from(functions).ok()?;
+    let [
+        context,
+        retry_after,
+        take,
+        go,
+        marks,
+        first,
+        made,
+        before,
+        after,
+        settles,
+    ] = <[_; 10]>::try_from(functions).ok()?;
+    let hooks = Hooks::new([first, made, before, after, settles]);
     let nothing = v8::Function::new(scope, do_nothing)?;
     let [done, settled] = sweep.functions(scope)?;
     Some(Ground {
@@ -260,17 +283,8 @@ fn prepared(
             done: v8::Global::new(scope, done),
             settled: v8::Global::new(scope, settled),
         },
-        promised,
+        hooks,
     })
-}
-
-/// `JSON.stringify`, before anybody can have put another one in its place.
-fn stringify<'s>(scope: &mut v8::PinScope<'s, '_>) -> Option<v8::Local<'s, v8::Function>> {
-    let global = scope.get_current_context().global(scope);
-    let name = v8::String::new(scope, "JSON")?;
-    let json = v8::Local::<v8::Object>::try_from(global.get(scope, name.into())?).ok()?;
-    let name = v8::String::new(scope, "stringify")?;
-    v8::Local::<v8::Function>::try_from(json.get(scope, name.into())?).ok()
 }
 
 fn do_nothing(
@@ -479,18 +493,4 @@ fn exports(scope: &mut v8::PinScope<'_, '_>, begun: &Begun) -> Option<Result<Exp
         in_flight,
     };
     Some(Ok((entry, config)))
-}
-
-/// A field of `config` as text; the inner `None` when it is not there.
-fn text_of(
-    scope: &mut v8::PinScope<'_, '_>,
-    config: v8::Local<'_, v8::Object>,
-    field: &str,
-) -> Option<Option<String>> {
-    let key = v8::String::new(scope, field)?;
-    let value = config.get(scope, key.into())?;
-    if value.is_null_or_undefined() {
-        return Some(None);
-    }
-    Some(Some(value.to_string(scope)?.to_rust_string_lossy(scope)))
 }

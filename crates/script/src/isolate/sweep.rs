@@ -18,13 +18,14 @@ use millrace_event::frame::{Answer, Limits, Outcome, Record};
 use millrace_event::redact::Redactor;
 
 use super::call::{Called, Entered};
+use super::promises::{Hooks, Promises};
 use super::timers::Timers;
 use super::value::{self, Refused};
 use super::{Calls, Function, Interrupted, Isolate, calls};
 use crate::account::Account;
 use crate::batch::{cleaned, past_budget};
 use crate::console::Console;
-use crate::watchdog::{StopReason, Watch, now};
+use crate::watchdog::{StopReason, Stopped, Watch, now};
 
 /// Events that are read at once. More of them would outlive a collection of the young generation.
 const MOST_EVENTS: usize = 32;
@@ -39,6 +40,7 @@ pub(super) struct Sweep(Rc<RefCell<State>>);
 struct State {
     watch: Watch,
     stopped: Arc<StopReason>,
+    promises: Promises,
     timers: Timers,
     console: Console,
     limits: Limits,
@@ -97,6 +99,7 @@ enum Ended {
 impl Sweep {
     pub(super) fn new(
         (watch, stopped): (Watch, Arc<StopReason>),
+        promises: Promises,
         timers: Timers,
         console: Console,
         limits: Limits,
@@ -104,6 +107,7 @@ impl Sweep {
         Self(Rc::new(RefCell::new(State {
             watch,
             stopped,
+            promises,
             timers,
             console,
             limits,
@@ -132,7 +136,12 @@ impl Sweep {
         ])
     }
 
-    fn of(scope: &v8::PinScope<'_, '_>) -> Option<Self> {
+    /// Notes why the isolate is stopped.
+    pub(super) fn stop(&self, reason: Stopped) {
+        self.0.borrow().stopped.set(reason);
+    }
+
+    pub(super) fn of(scope: &v8::PinScope<'_, '_>) -> Option<Self> {
         let state = JsRuntime::op_state_from(scope);
         let state = state.borrow();
         state.try_borrow::<Self>().cloned()
@@ -147,6 +156,7 @@ impl State {
         let cpu = self.limits.cpu_ms.map(Duration::from_millis);
         self.console.open(Some(self.index), self.limits.log_lines);
         self.console.enter(0);
+        self.promises.open();
         self.watch.arm_event(self.account.clock + wall, cpu);
     }
 
@@ -274,7 +284,7 @@ impl Isolate {
             if marks & PROMISED != 0 {
                 self.sweeping = false;
                 deno_core::scope!(scope, self.runtime);
-                scope.set_promise_hooks(None, None, None, None);
+                self.parts.hooks.count(scope, &self.promises);
             }
             let entered = Entered {
                 called,
@@ -354,21 +364,22 @@ impl Isolate {
     }
 }
 
-/// Whether events can be swept: there is one function. Whether one that is not async makes promises is told from now on: the
-/// engine makes them by a slower way where it has to tell, and of an async one each promise is looked at anyway. QuickJS gains
-/// nothing by all this, and keeps its hooks by thread.
+/// Whether events can be swept: there is one function. Whether one that is not async makes promises is told from now on; all
+/// others have them counted. QuickJS gains nothing by all this, and keeps its hooks by thread.
 pub(super) fn begins_to_sweep(
     scope: &mut v8::PinScope<'_, '_>,
     functions: &[Function],
-    promised: &v8::Global<v8::Function>,
+    hooks: &Hooks,
+    promises: &Promises,
 ) -> bool {
-    let [only] = functions else { return false };
-    let may = cfg!(feature = "engine-v8");
-    if may && !v8::Local::new(scope, &only.entry).is_async_function() {
-        let promised = v8::Local::new(scope, promised);
-        scope.set_promise_hooks(Some(promised), None, None, None);
+    if cfg!(feature = "engine-quickjs") {
+        return false;
     }
-    may
+    match functions {
+        [only] if !v8::Local::new(scope, &only.entry).is_async_function() => hooks.tell_the_first(scope),
+        _ => hooks.count(scope, promises),
+    }
+    functions.len() == 1
 }
 
 /// The text of an array of the events that are read at once, each with its context behind it where that is taken, and how

@@ -77,6 +77,15 @@ fn is_event(value: v8::Local<'_, v8::Value>) -> bool {
     value.is_object() && !value.is_array() && !value.is_function() && !value.is_promise()
 }
 
+/// `JSON.stringify`, before anybody can have put another one in its place.
+pub(super) fn stringify<'s>(scope: &mut v8::PinScope<'s, '_>) -> Option<v8::Local<'s, v8::Function>> {
+    let global = scope.get_current_context().global(scope);
+    let name = v8::String::new(scope, "JSON")?;
+    let json = v8::Local::<v8::Object>::try_from(global.get(scope, name.into())?).ok()?;
+    let name = v8::String::new(scope, "stringify")?;
+    v8::Local::<v8::Function>::try_from(json.get(scope, name.into())?).ok()
+}
+
 /// A fault's code and message.
 pub(super) type Refused = (FunctionCode, String);
 
@@ -220,4 +229,18 @@ fn too_large(limit: usize) -> Refused {
         FunctionCode::OutputLimit,
         format!("the result is larger than {limit} bytes"),
     )
+}
+
+/// A field of a function's `config` as text; the inner `None` when it is not there.
+pub(super) fn text_of(
+    scope: &mut v8::PinScope<'_, '_>,
+    config: v8::Local<'_, v8::Object>,
+    field: &str,
+) -> Option<Option<String>> {
+    let key = v8::String::new(scope, field)?;
+    let value = config.get(scope, key.into())?;
+    if value.is_null_or_undefined() {
+        return Some(None);
+    }
+    Some(Some(value.to_string(scope)?.to_rust_string_lossy(scope)))
 }

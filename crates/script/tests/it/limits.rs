@@ -277,3 +277,51 @@ fn a_line_says_which_function_spoke() {
     let places: Vec<_> = lines.iter().map(|line| (line.index, line.position)).collect();
     assert_eq!(places, [(None, None), (Some(0), Some(0)), (Some(0), Some(1))]);
 }
+
+/// Whether this engine counts promises.
+fn counts_promises() -> bool {
+    millrace_script::engine().name == "v8"
+}
+
+#[test]
+fn promises_that_are_pending_have_a_limit_of_their_own() {
+    if !counts_promises() {
+        return;
+    }
+    let held = "const held = []; for (let i = 0; i < 1100; i++) held.push(new Promise(() => {}));";
+    let derived =
+        "let last = new Promise(() => {}); for (let i = 0; i < 1100; i++) last = last.then(() => {});";
+    let waiting =
+        "const wait = async () => { await new Promise(() => {}); }; for (let i = 0; i < 600; i++) wait();";
+    for code in [held, derived, waiting] {
+        guilty_among_innocents(LIMITS, code, FunctionCode::PromiseLimit);
+    }
+    let sync = format!("export default (event) => {{ if (event.guilty) {{ {held} }} }}");
+    let (outcomes, _) = run(&open_with(LIMITS, &[&sync]), &["{}", r#"{"guilty":true}"#, "{}"]);
+    assert_eq!(forwarded(&outcomes[0]), ["{}"]);
+    let limit = "had more than 1000 promises pending";
+    assert_eq!(refused(&outcomes[1]), (FunctionCode::PromiseLimit, limit));
+    assert_eq!(forwarded(&outcomes[2]), ["{}"]);
+}
+
+#[test]
+fn promises_that_were_settled_do_not_count_however_many_there_are() {
+    let code = "
+        for (let i = 0; i < 3000; i++) await i;
+        for (let i = 0; i < 3000; i++) Promise.resolve(i);
+        for (let i = 0; i < 3000; i++) { Promise.reject(i).catch(() => {}); if (i % 300 === 0) await null; }
+        const wait = async (n) => { await null; return n; };
+        for (let i = 0; i < 20; i++) await Promise.all(Array.from({ length: 150 }, (_, n) => wait(n)));
+        for (let i = 0; i < 1500; i++) await wait(i);
+        try { await Promise.any([Promise.reject(1)]); } catch {}
+        event.done = true;";
+    let limits = Limits {
+        wall_ms: 60_000,
+        ..LIMITS
+    };
+    let code = format!("export default async (event) => {{ {code} }}");
+    let (outcomes, _) = run(&open_with(limits, &[&code]), &["{}", "{}"]);
+    for outcome in &outcomes {
+        assert_eq!(forwarded(outcome), [r#"{"done":true}"#]);
+    }
+}

@@ -37,6 +37,7 @@ const LIMITS: Limits = Limits {
     output_bytes: 1 << 20,
     outputs: 100,
     log_lines: 10,
+    promises: Some(1000),
 };
 
 /// In front of code that is TypeScript.
