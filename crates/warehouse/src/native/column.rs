@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
+
 use super::{Sink, write_string, write_varint};
 use crate::column_type::{ColumnType, Scalar};
 
@@ -52,7 +54,8 @@ enum Values {
 #[derive(Debug)]
 struct Dictionary {
     nullable: bool,
-    positions: HashMap<Box<str>, u32>,
+    /// Texts are as clients send them, so the hash has a seed of its own.
+    positions: HashMap<Box<str>, u32, RandomState>,
     /// The keys, each with its length in front.
     keys: Vec<u8>,
     indexes: Vec<u32>,
@@ -250,11 +253,10 @@ impl Dictionary {
     fn new(nullable: bool) -> Self {
         let mut keys = Vec::new();
         write_varint(&mut keys, 0);
-        let positions = if nullable {
-            HashMap::new()
-        } else {
-            HashMap::from([("".into(), 0)])
-        };
+        let mut positions = HashMap::default();
+        if !nullable {
+            positions.insert("".into(), 0);
+        }
         Self {
             nullable,
             positions,
