@@ -23,9 +23,10 @@ const QUOTA: Quota = Quota {
     value_bytes: 1_000,
 };
 
-/// A store in the Redis at `url`, under a prefix of its own.
-fn store_at(url: &str) -> (Store, Redis) {
+/// A store in the Redis at `url`, under a prefix of its own, whose calls may take so long.
+fn store_at(url: &str, call_timeout: Duration) -> (Store, Redis) {
     let mut config = redis::Config::new(url);
+    config.call_timeout = call_timeout;
     config.key_prefix = millrace_testkit::redis::prefix();
     let redis = Redis::connect(&config).expect("an address");
     (Store::new(Values::new(redis.clone(), QUOTA)), redis)
@@ -40,7 +41,7 @@ pub(crate) fn pool_with(outside: Outside) -> Pool {
 }
 
 async fn pool_with_store() -> Pool {
-    let (store, redis) = store_at(&millrace_testkit::redis::url().expect("redis"));
+    let (store, redis) = store_at(&millrace_testkit::redis::url().expect("redis"), PATIENCE);
     redis.wait_connected(PATIENCE).await.expect("connected");
     pool_with(Outside::new(Some(store), None, Metrics::default()))
 }
@@ -114,7 +115,7 @@ async fn a_quota_is_an_error_that_a_function_can_catch() {
 #[tokio::test]
 async fn events_ask_for_another_try_while_the_store_is_away() {
     // Nothing listens on the discard port.
-    let (store, _redis) = store_at("redis://127.0.0.1:9");
+    let (store, _redis) = store_at("redis://127.0.0.1:9", Duration::from_millis(250));
     let pool = pool_with(Outside::new(Some(store), None, Metrics::default()));
     let code = "export default async (event, { store }) => {
         if (!event.tries) { await store.incr('n'); return; }
