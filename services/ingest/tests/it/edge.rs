@@ -394,13 +394,18 @@ async fn what_a_key_keeps_of_addresses_is_decided_before_anything_is_written_dow
     let pipeline = start(settings).await;
     let id = pipeline.write_key.split(':').next().unwrap();
     let url = format!("{}/v1/track", pipeline.url("ingest"));
+    let mut before = "keep";
     for (policy, kept, said) in [
         ("anonymize", Some("203.0.113.0"), Some("198.51.100.0")),
         ("drop", None, None),
         ("keep", Some("203.0.113.9"), Some("198.51.100.7")),
     ] {
         let told = pipeline.millctl(&["key", "ip", id, policy]).await.unwrap();
-        assert_eq!(told, json!({ "id": id, "ip": policy, "told": true }));
+        assert_eq!(
+            told,
+            json!({ "id": id, "ip": policy, "before": before, "told": true, "dry_run": false })
+        );
+        before = policy;
         let attempts = std::sync::atomic::AtomicU32::new(0);
         let in_force = until("the policy is in force", PATIENCE, || async {
             let attempt = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
