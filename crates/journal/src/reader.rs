@@ -118,13 +118,21 @@ impl Reader {
         }
     }
 
-    /// As [`Reader::take`], where all that it would give is still in memory: never blocks.
+    /// As [`Reader::take`], where all that it would give is still in memory: never blocks. What is taken so is not kept for
+    /// another time: whoever does not ship it reads it from the disk.
     pub fn take_recent(&self, lane: Lane, limits: Limits) -> Option<Batch> {
         let found = self.find(lane, limits, true)?;
         let slots = found.slots.as_ref()?;
-        let all = slots.iter().all(|(_, recent)| recent.is_some());
+        if !slots.iter().all(|(_, recent)| recent.is_some()) {
+            return None;
+        }
         // Nothing is read, so nothing can fail.
-        all.then(|| self.read(lane, &found, slots).ok()).flatten()
+        let batch = self.read(lane, &found, slots).ok()?;
+        let mut state = self.shared.lock();
+        for (slot, _) in slots {
+            state.recent.taken(found.segment, slot.offset);
+        }
+        Some(batch)
     }
 
     /// Kafka has all of `batch`, or what it refused is set aside.

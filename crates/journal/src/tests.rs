@@ -173,7 +173,10 @@ async fn requests_that_are_appended_together_are_taken_or_refused_each_by_itself
         .await;
     let seqs = |taken: &Result<Vec<Identity>, AppendError>| {
         let identities = taken.as_ref().map_err(|error| *error)?;
-        Ok(identities.iter().map(|id| (id.partition, id.seq)).collect::<Vec<_>>())
+        Ok(identities
+            .iter()
+            .map(|id| (id.partition, id.seq))
+            .collect::<Vec<_>>())
     };
     let expected = [
         Ok(vec![(0, 0), (1, 0)]),
@@ -184,7 +187,11 @@ async fn requests_that_are_appended_together_are_taken_or_refused_each_by_itself
     ];
     assert_eq!(taken.iter().map(seqs).collect::<Vec<_>>(), expected);
     assert_eq!(journal.syncs() - before, 1, "one for all of them");
-    let values: Vec<_> = drain(&journal).await.into_iter().map(|record| record.value).collect();
+    let values: Vec<_> = drain(&journal)
+        .await
+        .into_iter()
+        .map(|record| record.value)
+        .collect();
     assert_eq!(values, ["a", "d", "b"]);
     journal.close().await.unwrap();
     assert_eq!(

@@ -289,6 +289,7 @@ impl Writer {
         let Some(segment) = state.segments.get_mut(&target.segment) else {
             return;
         };
+        let records = index.values().map(Vec::len).sum();
         for (lane, slots) in index {
             state.records += u64::try_from(slots.len()).unwrap_or(0);
             if let Some(last) = slots.last() {
@@ -298,7 +299,7 @@ impl Writer {
                 known.entry(lane).or_default().extend(slots);
             }
         }
-        state.recent.push(target.segment, offset, bytes);
+        state.recent.push(target.segment, offset, records, bytes);
         state.bytes += target.length - segment.length;
         segment.length = target.length;
         if self.sync == Sync::Os {

@@ -183,10 +183,12 @@ impl Pipeline {
                 decode::decode(&mended, submission.shape, self.limits.batch)?
             }
         };
-        let presented = submission.credential.clone().or_else(|| envelope.write_key());
-        let key = self
-            .authenticate(presented.as_deref(), submission.origin.as_deref())
-            .await?;
+        let inside = match submission.credential {
+            Some(_) => None,
+            None => envelope.write_key(),
+        };
+        let presented = submission.credential.as_deref().or(inside.as_deref());
+        let key = self.authenticate(presented, submission.origin.as_deref()).await?;
         trail.key = Some(Arc::clone(&key));
         let terms = Terms {
             limits: &self.limits,

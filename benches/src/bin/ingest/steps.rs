@@ -13,7 +13,7 @@ use tokio::process::Command;
 const FREQUENCY: &str = "499";
 
 /// Functions by a part of their names, and the step that they belong to. The first that fits counts.
-const STEPS: [(&str, &str); 27] = [
+const STEPS: [(&str, &str); 29] = [
     ("pipeline::Pipeline::authenticate", "1 auth"),
     ("pipeline::keys", "1 auth"),
     ("http::credential", "1 auth"),
@@ -23,6 +23,7 @@ const STEPS: [(&str, &str); 27] = [
     ("pipeline::time", "2 size, 4 time, 5 late"),
     ("pipeline::limit", "3 rate limit"),
     ("millrace_store::limits", "3 rate limit"),
+    ("millrace_store::admission", "3 rate limit, 6 dedup"),
     ("millrace_store::dedup", "6 dedup"),
     ("Acceptance::fresh", "6 dedup"),
     ("Acceptance::mark", "6 dedup"),
@@ -36,6 +37,7 @@ const STEPS: [(&str, &str); 27] = [
     ("millrace_journal::reader", "shipping to Kafka"),
     ("millrace_kafka", "shipping to Kafka"),
     ("fred::", "Redis client (3 and 6)"),
+    ("pipeline::groups", "groups of requests"),
     ("usage::", "usage events"),
     ("Acceptance::", "9 journal"),
     ("millrace_ingest::http", "HTTP, 10 answer"),

@@ -322,7 +322,7 @@ impl Handler {
             origin: header(ORIGIN.as_str()),
             import,
             headers: carried
-                .filter_map(|name| Some((name.clone(), header(name)?)))
+                .filter_map(|name| header(name).map(|value| (name.clone(), value)))
                 .collect(),
             traceparent: traceparent.map(|traceparent| traceparent.to_string()),
         };
