@@ -293,7 +293,7 @@ fn what_an_async_function_leaves_running_without_an_end_is_its_own_event_s_to_pa
             if (event.n === 5) { for (;;); }
         }";
     let limits = Limits {
-        wall_ms: 200,
+        wall_ms: 2_000,
         ..LIMITS
     };
     let (outcomes, _) = swept(limits, code, 8);
