@@ -22,7 +22,6 @@ pub mod fuzzing;
 mod outcome;
 pub mod payload;
 mod shared;
-mod trusted;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

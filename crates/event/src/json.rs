@@ -7,6 +7,7 @@
 
 pub(crate) mod check;
 mod cursor;
+mod known;
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 pub(crate) use cursor::Cursor;
 use cursor::has_escape;
 pub use cursor::quote_or_backslash;
+pub(crate) use known::known;
 
 /// One JSON value as a slice of the text it came in, without surrounding white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

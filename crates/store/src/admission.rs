@@ -16,6 +16,7 @@ use crate::redis::script::Script;
 use crate::{Error, Part, WorkspaceId};
 
 static ADMIT: Script = Script::new(concat!(
+    include_str!("dedup/pending.lua"),
     include_str!("limits/window.lua"),
     include_str!("admission/admit.lua")
 ));

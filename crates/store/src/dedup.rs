@@ -41,7 +41,10 @@ pub const CHUNK: usize = 1000;
 /// Most workspaces whose registration is remembered.
 const REGISTERED_LIMIT: usize = 10_000;
 
-static RESERVE: Script = Script::new(include_str!("dedup/reserve.lua"));
+static RESERVE: Script = Script::new(concat!(
+    include_str!("dedup/pending.lua"),
+    include_str!("dedup/reserve.lua")
+));
 static DONE: Script = Script::new(include_str!("dedup/done.lua"));
 static RELEASE: Script = Script::new(include_str!("dedup/release.lua"));
 

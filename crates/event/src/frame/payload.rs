@@ -18,12 +18,11 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::extends::extends;
-use super::trusted::trusted;
 use super::{Answer, Batch, Fault, Outcome, Record, Resume, Verdicts};
 use crate::code::Verdict;
+use crate::json::known;
 
 /// Why bytes are not a payload.
 #[derive(Debug, thiserror::Error)]
@@ -287,14 +286,13 @@ fn outcome(rest: &mut &[u8], source: Option<&[u8]>) -> Result<Outcome, PayloadEr
     let mut intact = count > 0;
     for _ in 0..count {
         let event = text(rest)?;
-        let known = source.is_some_and(|source| extends(source, event.as_bytes()));
-        intact &= known;
-        events.push(if known {
-            trusted(event.into())
-        } else {
-            let event: &RawValue = serde_json::from_str(event).map_err(PayloadError::Json)?;
-            event.to_owned()
-        });
+        let extends = source.is_some_and(|source| extends(source, event.as_bytes()));
+        intact &= extends;
+        let event = match extends.then(|| known(event)).flatten() {
+            Some(event) => event,
+            None => serde_json::from_str(event).map_err(PayloadError::Json)?,
+        };
+        events.push(event.to_owned());
     }
     let resume = match head.resume {
         Some(position) => Some(Resume {

@@ -64,17 +64,7 @@ for i = at, #numbers, 2 do
     charged = charged + cost
     for place = from, from + (count - 1) * 22, 22 do
       local fingerprint = string.sub(ARGV[5], place, place + 21)
-      local known = redis.call('SET', prefix .. fingerprint, owner, 'NX', 'GET', 'PX', lifetime)
-      if not known then
-        letters[#letters + 1] = 'r'
-        reserved[#reserved + 1] = now
-        reserved[#reserved + 1] = fingerprint
-      elseif known == 'd' then
-        letters[#letters + 1] = 'd'
-      else
-        letters[#letters + 1] = 'p'
-        owners[#owners + 1] = known
-      end
+      reserve(prefix, fingerprint, owner, lifetime, now, letters, owners, reserved)
     end
   end
   from = from + count * 22
@@ -88,14 +78,7 @@ if charged > 0 and KEYS[2] then
   end
   redis.call('SET', KEYS[2], cmsgpack.pack(states), 'PX', keep)
 end
-if #reserved > 0 then
-  -- Pendings that expired are of no use to a settlement; without this the set of a long run only grows.
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - lifetime)
-  for first = 1, #reserved, 1000 do
-    redis.call('ZADD', KEYS[1], unpack(reserved, first, math.min(first + 999, #reserved)))
-  end
-  redis.call('PEXPIRE', KEYS[1], lifetime * 2)
-end
+keep_pending(KEYS[1], reserved, lifetime, now)
 local answer = { table.concat(letters) }
 for _, reset in ipairs(resets) do answer[#answer + 1] = reset end
 for _, known in ipairs(owners) do answer[#answer + 1] = known end

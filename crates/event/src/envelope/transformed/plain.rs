@@ -4,14 +4,11 @@
 
 use std::str::FromStr;
 
-use serde::de::value::{BorrowedStrDeserializer, MapDeserializer};
-use serde::de::{Deserialize, Deserializer, Visitor};
-use serde_json::value::RawValue;
-
 use super::{Origin, Output, Transformed};
 use crate::code::Verdict;
 use crate::envelope::{Text, V1};
 use crate::json::check::{end_of_plain_string, end_of_value};
+use crate::json::known;
 
 /// Reads a value of that form; nothing for any other.
 pub(super) fn read(value: &[u8]) -> Option<Transformed<'_>> {
@@ -113,7 +110,7 @@ impl<'a> Plain<'a> {
         self.skip(r#","event":"#)?;
         let start = self.at;
         self.at = end_of_value(self.text.as_bytes(), start)?;
-        let event = raw(self.text.get(start..self.at)?)?;
+        let event = known(self.text.get(start..self.at)?)?;
         self.skip("}")?;
         Some(Output {
             destination: Text::from(destination),
@@ -124,42 +121,10 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A text that is known to be JSON as raw value, without reading it again; nothing where `serde_json` will not have it.
-fn raw(text: &str) -> Option<&RawValue> {
-    <&RawValue>::deserialize(Known(text)).ok()
-}
-
-/// What `serde_json` itself hands to a raw value: a map of one entry, whose key it names when it asks for the value.
-struct Known<'a>(&'a str);
-
-impl<'de> Deserializer<'de> for Known<'de> {
-    type Error = serde::de::value::Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        visitor.visit_borrowed_str(self.0)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Self::Error> {
-        let entry = (
-            BorrowedStrDeserializer::new(name),
-            BorrowedStrDeserializer::new(self.0),
-        );
-        visitor.visit_map(MapDeserializer::new(std::iter::once(entry)))
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq
-        tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::value::RawValue;
 
     use super::*;
     use crate::envelope::Envelope as _;
