@@ -23,8 +23,15 @@ pub(crate) async fn measure() {
     let ground = Ground::set(ENDLESS, &settings).await;
     let good = ground.neighbour("good", GOOD).await;
     let (mut seq, mut next, mut p99) = (0, 0, Vec::new());
-    // The first phase finds the workers cold: it is not counted.
-    for (phase, hostile) in [("cold", false), ("alone", false), ("beside", true)] {
+    // The first phase finds the workers cold. In the third the rotor learns what the other workspace takes: its budget is
+    // whole at first, and halved with each batch in which it is used up.
+    let phases = [
+        ("cold", false),
+        ("alone", false),
+        ("beside, at first", true),
+        ("beside", true),
+    ];
+    for (phase, hostile) in phases {
         let (mut sent, first) = (Vec::new(), next);
         for event in 0..EVENTS {
             let mut records = vec![ground.event_of(&good, PARTITION, seq, r#"{"n":1}"#)];
@@ -49,14 +56,14 @@ pub(crate) async fn measure() {
         latencies.sort_unstable();
         let rank = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or(0);
         println!(
-            "{phase:<8} p50 {} ms, p99 {} ms, slowest {} ms",
+            "{phase:<16} p50 {} ms, p99 {} ms, slowest {} ms",
             rank(50),
             rank(99),
             latencies.last().unwrap_or(&0)
         );
         p99.push(rank(99).max(1));
     }
-    let (alone, beside) = (p99[1], p99[2]);
+    let (alone, beside) = (p99[1], p99[3]);
     println!(
         "p99 beside one that never ends: {}.{:02} times as long",
         beside / alone,
