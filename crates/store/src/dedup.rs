@@ -45,7 +45,10 @@ static RESERVE: Script = Script::new(concat!(
     include_str!("dedup/pending.lua"),
     include_str!("dedup/reserve.lua")
 ));
-static DONE: Script = Script::new(include_str!("dedup/done.lua"));
+static DONE: Script = Script::new(concat!(
+    include_str!("dedup/pending.lua"),
+    include_str!("dedup/done.lua")
+));
 static RELEASE: Script = Script::new(include_str!("dedup/release.lua"));
 
 /// How long things are remembered.

@@ -35,46 +35,40 @@ impl<T> Outcome<T> {
     /// The events go on.
     pub fn forward(events: Vec<T>) -> Self {
         Self {
-            verdict: Verdict::Forward,
             events,
-            fault: None,
-            retry_after_ms: None,
-            resume: None,
-            intact: false,
+            ..Self::of(Verdict::Forward)
         }
     }
 
     /// A function dropped the event on purpose.
     pub fn dropped() -> Self {
-        Self {
-            verdict: Verdict::Drop,
-            events: Vec::new(),
-            fault: None,
-            retry_after_ms: None,
-            resume: None,
-            intact: false,
-        }
+        Self::of(Verdict::Drop)
     }
 
     /// The event is set aside.
     pub fn dead_letter(fault: Fault) -> Self {
         Self {
-            verdict: Verdict::DeadLetter,
-            events: Vec::new(),
             fault: Some(fault),
-            retry_after_ms: None,
-            resume: None,
-            intact: false,
+            ..Self::of(Verdict::DeadLetter)
         }
     }
 
     /// The event goes round again.
     pub fn retry(fault: Fault, after_ms: Option<u64>) -> Self {
         Self {
-            verdict: Verdict::Retry,
-            events: Vec::new(),
             fault: Some(fault),
             retry_after_ms: after_ms,
+            ..Self::of(Verdict::Retry)
+        }
+    }
+
+    /// A verdict, and nothing with it.
+    const fn of(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            events: Vec::new(),
+            fault: None,
+            retry_after_ms: None,
             resume: None,
             intact: false,
         }

@@ -8,7 +8,8 @@ use super::cursor::{eight, zeros};
 /// Deeper values are refused, which bounds the recursion.
 const MAX_DEPTH: usize = 64;
 
-/// Where the value that starts at `at` ends; nothing where it is no JSON, or nested too deep. `bytes` are UTF-8.
+/// Where the value that starts at `at` ends; nothing where it is no JSON, or nested too deep. That `bytes` are UTF-8 is looked at
+/// by the caller.
 pub(crate) fn end_of_value(bytes: &[u8], at: usize) -> Option<usize> {
     value(bytes, at, MAX_DEPTH)
 }

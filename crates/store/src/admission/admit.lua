@@ -15,18 +15,7 @@ local numbers = {}
 for number in string.gmatch(ARGV[6], '%d+') do numbers[#numbers + 1] = tonumber(number) end
 local lifetime = numbers[1]
 
-local done = {}
-for kind = 1, 2 do
-  local fingerprints = ARGV[2 + kind]
-  for at = 1, #fingerprints, 22 do
-    local fingerprint = string.sub(fingerprints, at, at + 21)
-    redis.call('SET', prefix .. fingerprint, 'd', 'PX', numbers[1 + kind])
-    done[#done + 1] = fingerprint
-  end
-end
-for first = 1, #done, 1000 do
-  redis.call('ZREM', KEYS[1], unpack(done, first, math.min(first + 999, #done)))
-end
+for kind = 1, 2 do mark_done(KEYS[1], prefix, ARGV[2 + kind], numbers[1 + kind]) end
 
 local windows = {}
 local at, keep = 5, 0

@@ -219,11 +219,7 @@ impl Shared {
         let asked = shares
             .iter()
             .map(|share| admission::admit(dedup, &share.workspace, share.rate, &share.round));
-        let answers = match shares.as_slice() {
-            // Most often there is one.
-            [share] => vec![admission::admit(dedup, &share.workspace, share.rate, &share.round).await],
-            _ => join_all(asked).await,
-        };
+        let answers = join_all(asked).await;
         let mut append = Append::default();
         for (share, answer) in shares.into_iter().zip(answers) {
             match answer {
