@@ -315,20 +315,31 @@ impl Ledger {
     }
 
     /// What to do with a row of a record that is carried out.
+    ///
+    /// After a rewind a plan may hold an event and copies of its rows that went round. A row that is handed over is left
+    /// to the later of them: a copy of the first would carry an attempt that the later record has decided already, and
+    /// would be taken as its duplicate.
     pub fn row(&mut self, arrival: &Arrival, table: u64, sub: u16) -> Fate {
-        if !self.rows.insert((arrival.identity, sub)) {
-            return Fate::Repeated;
-        }
+        let row = (arrival.identity, sub);
         let name = BadRow {
             journal: arrival.identity.journal,
             seq: arrival.identity.seq,
             sub,
         };
         let plan = self.metadata.plan.as_ref();
-        if plan.is_some_and(|plan| plan.bad_rows.contains(&name)) {
+        let named = plan.is_some_and(|plan| plan.bad_rows.contains(&name));
+        let handed_over = !named && plan.is_some_and(|plan| plan.given_up.contains(&table));
+        let repeated = match handed_over {
+            true => self.rows.contains(&row),
+            false => !self.rows.insert(row),
+        };
+        if repeated {
+            return Fate::Repeated;
+        }
+        if named {
             return Fate::Dead;
         }
-        if plan.is_some_and(|plan| plan.given_up.contains(&table)) {
+        if handed_over {
             return Fate::HandOver;
         }
         match arrival.row {

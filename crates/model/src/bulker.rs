@@ -1,17 +1,21 @@
 //! The bulker's shell without its clients: the same calls of the ledger in the same order.
 
-mod chunk;
 mod commit;
+mod shell;
+mod sort;
+mod write;
 
 use std::collections::BTreeSet;
 
 use millrace_ledger::ledger::Commit;
-use millrace_ledger::{BadRow, Capacity, Ledger, Metadata, MetadataError, Plan, Recovery, Watermark};
+use millrace_ledger::{Capacity, Ledger, Metadata, MetadataError, Plan, Recovery};
 
-use crate::bulker::chunk::{Record, Written};
+use self::shell::{End, Shell};
+use self::sort::{Record, without_holes};
+use self::write::Written;
 use crate::control::Control;
 use crate::executor::turn;
-use crate::world::{KEEP_ALIVE, PARTITION, World};
+use crate::world::{KEEP_ALIVE, World};
 
 /// How long a recovered plan waits for late inserts: longer than the server keeps an idle connection.
 const LATEST_ARRIVAL: u64 = KEEP_ALIVE + 5;
@@ -22,50 +26,37 @@ const CAPACITY: Capacity = Capacity {
     bytes: 2300,
 };
 
-/// Why the work on a partition ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It belongs to somebody else now.
-    Revoked,
-    /// What the group holds is not known: the session ends.
-    Session,
-}
-
-struct Shell {
-    world: World,
-    epoch: u64,
-    ledger: Ledger,
-    /// What the plan should name and, under a control, does not.
-    unnamed_rows: BTreeSet<BadRow>,
-    unnamed_tables: BTreeSet<u8>,
-}
-
-/// Works on the partition as the owner of `epoch`, until it is somebody else's.
-pub(crate) async fn run(world: World, epoch: u64) {
+/// Works on a partition as `member`, the owner of `epoch`, until it is somebody else's.
+pub(crate) async fn run(world: World, partition: u32, member: usize, epoch: u64) {
     turn().await;
     let restored = {
         let mut state = world.get();
-        if state.group.epoch != epoch {
+        let (forgets, end) = (state.control == Control::Holes, state.end(partition));
+        let assignment = state.group.of_mut(partition);
+        if assignment.epoch != epoch {
             return;
         }
-        let forgets = state.control == Control::Holes;
-        if forgets && let Some((_, metadata)) = &mut state.group.committed {
+        if forgets && let Some((_, metadata)) = &mut assignment.committed {
             *metadata = without_holes(metadata);
         }
-        let committed = state.group.committed.as_ref();
+        let committed = assignment.committed.as_ref();
         let committed = committed.map(|(offset, metadata)| (*offset, metadata.as_str()));
-        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
-        Ledger::assign(PARTITION, committed, 0..end)
+        Ledger::assign(partition, committed, 0..end)
     };
     let Ok(assigned) = restored else { return };
     let mut shell = Shell {
         world,
+        partition,
+        member,
         epoch,
         ledger: assigned.ledger.with_capacity(CAPACITY),
         unnamed_rows: BTreeSet::new(),
         unnamed_tables: BTreeSet::new(),
     };
-    let Err(End::Revoked | End::Session) = shell.work(assigned.recovery).await;
+    let Err(end) = shell.work(assigned.recovery).await;
+    if end == End::Session {
+        shell.world.get().group.left.insert(member);
+    }
 }
 
 /// Whether a commit leaves a plan to be finished.
@@ -73,40 +64,7 @@ pub(crate) fn plans(metadata: &str) -> bool {
     Metadata::decode(metadata).is_ok_and(|metadata| metadata.plan.is_some())
 }
 
-fn without_holes(metadata: &str) -> String {
-    let forgotten = Metadata::decode(metadata).and_then(|mut metadata| {
-        for watermark in metadata.watermarks.values_mut() {
-            *watermark = filled(watermark);
-        }
-        metadata.encode()
-    });
-    forgotten.unwrap_or_default()
-}
-
-fn filled(watermark: &Watermark) -> Watermark {
-    Watermark::from_parts(watermark.next(), []).unwrap_or_default()
-}
-
 impl Shell {
-    fn control(&self, control: Control) -> bool {
-        self.world.control(control)
-    }
-
-    /// When the ownership was checked.
-    fn check(&self) -> Result<u64, End> {
-        let state = self.world.get();
-        match state.group.epoch == self.epoch {
-            true => Ok(state.now),
-            false => Err(End::Revoked),
-        }
-    }
-
-    /// Between two attempts at something.
-    async fn pause(&self) -> Result<(), End> {
-        turn().await;
-        self.check().map(|_| ())
-    }
-
     async fn work(&mut self, recovery: Recovery) -> Result<std::convert::Infallible, End> {
         if let Recovery::Finish(plan) = recovery {
             self.finish(&plan).await?;
@@ -146,7 +104,7 @@ impl Shell {
 
     fn chunk_from(&self, from: u64) -> Option<u64> {
         let mut state = self.world.get();
-        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
+        let end = state.end(self.partition);
         let count = 1 + state.random.below(6);
         (from < end).then(|| end.min(from + count) - 1)
     }
@@ -169,20 +127,13 @@ impl Shell {
         self.commit(&commit).await
     }
 
-    async fn kill(&self) -> Result<(), End> {
-        while !self.world.kill().await {
-            self.pause().await?;
-        }
-        Ok(())
-    }
-
     fn records(&self) -> Vec<Record> {
         let state = self.world.get();
         let plan = self.ledger.current_plan();
         let offsets = plan.map_or(0..0, |plan| plan.first..plan.last + 1);
         let at = |offset: u64| {
             let index = usize::try_from(offset).ok()?;
-            Some((offset, state.transformed.get(index)?.clone()))
+            Some((offset, state.decided(self.partition).get(index)?.clone()))
         };
         offsets.filter_map(at).collect()
     }
@@ -216,7 +167,7 @@ impl Shell {
                     if unnamed {
                         self.unnamed_tables.insert(table);
                     }
-                    (self.ledger.give_up(chunk::hash(table)), unnamed)
+                    (self.ledger.give_up(sort::hash(table)), unnamed)
                 }
             };
             let commit = commit.map_err(|_| End::Session)?;

@@ -44,11 +44,25 @@ pub enum Control {
     Adoption,
     /// A block whose view failed is not sent again, and nobody is told.
     Views,
+    /// An owner asks whether it is a member, not whether the partition is still its.
+    Membership,
+    /// A token is made of journals and numbers, which every partition has.
+    NumbersAlone,
+    /// What is written of a journal is taken from whichever partition wrote it last.
+    JournalAlone,
+    /// KILL ends what another partition has running, and not one's own.
+    KillOther,
+    /// Message ids are forgotten long before their time.
+    ForgetsIds,
+    /// Whether a row has waited for its table for long enough is judged by the clock when it is asked.
+    Clock,
+    /// Of two records of one plan that bring a row of a table that is given up, only the first hands it over.
+    LaterCopy,
 }
 
 impl Control {
     /// Every control but [`Self::None`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::Token,
         Self::Wait,
         Self::Question,
@@ -68,5 +82,12 @@ impl Control {
         Self::Reserve,
         Self::Adoption,
         Self::Views,
+        Self::Membership,
+        Self::NumbersAlone,
+        Self::JournalAlone,
+        Self::KillOther,
+        Self::ForgetsIds,
+        Self::Clock,
+        Self::LaterCopy,
     ];
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::world::{Message, Row, State, Transformed, Verdict};
+use crate::record::{Event, Transformed, Verdict};
+use crate::world::State;
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A row as it is expected: message, table, sub.
-type Place = (Message, u8, u16);
+/// A row as it is expected: event, table, sub.
+type Place = (Event, u8, u16);
 
 /// How an event ended, by the first record of each attempt in the log.
 enum End<'a> {
@@ -44,8 +45,9 @@ enum End<'a> {
 pub(crate) fn check(state: &State) -> Result<(), Violation> {
     let mut rows: BTreeMap<Place, usize> = BTreeMap::new();
     for (table, held) in &state.server.tables {
-        for Row { message, sub, .. } in held {
-            *rows.entry((*message, *table, *sub)).or_default() += 1;
+        for row in held {
+            let event = (row.identity, row.message);
+            *rows.entry((event, *table, row.sub)).or_default() += 1;
         }
     }
     if let Some((place, count)) = rows.iter().find(|(_, count)| **count > 1) {
@@ -54,30 +56,31 @@ pub(crate) fn check(state: &State) -> Result<(), Violation> {
     let dead_rows: BTreeSet<Place> = state
         .dead
         .iter()
-        .filter_map(|letter| letter.row.map(|(table, sub)| (letter.message, table, sub)))
+        .filter_map(|letter| letter.row.map(|(table, sub)| (letter.event(), table, sub)))
         .collect();
-    let dead: BTreeSet<Message> = state
+    let dead: BTreeSet<Event> = state
         .dead
         .iter()
         .filter(|letter| letter.row.is_none())
-        .map(|letter| letter.message)
+        .map(|letter| letter.event())
         .collect();
+    let accepted = accepted(state)?;
+    let refused = state.refused.iter();
+    let refused = refused.map(|(message, identity)| ((*identity, *message), true));
     let mut expected = BTreeSet::new();
-    for message in state.answered.iter().chain(&state.refused) {
-        let (end, was_dead) = end(state, *message);
-        if dead.contains(message) && !was_dead {
-            return Err(Violation::Stray(format!(
-                "message {message} is a dead letter too"
-            )));
+    for (event, refused) in accepted.into_iter().map(|event| (event, false)).chain(refused) {
+        let (end, was_dead) = end(state, event, refused);
+        if dead.contains(&event) && !was_dead {
+            return Err(Violation::Stray(format!("event {event:?} is a dead letter too")));
         }
         match end {
-            End::Nowhere => return Err(Violation::Lost(format!("message {message} is nowhere"))),
+            End::Nowhere => return Err(Violation::Lost(format!("event {event:?} is nowhere"))),
             End::Drop => {}
-            End::Dead if dead.contains(message) => {}
-            End::Dead => return Err(Violation::Lost(format!("message {message} is no dead letter"))),
+            End::Dead if dead.contains(&event) => {}
+            End::Dead => return Err(Violation::Lost(format!("event {event:?} is no dead letter"))),
             End::Forward(record) => {
                 for (sub, table) in record.outputs.iter().enumerate() {
-                    expected.insert((*message, *table, u16::try_from(sub).unwrap_or(0)));
+                    expected.insert((event, *table, u16::try_from(sub).unwrap_or(0)));
                 }
             }
         }
@@ -85,7 +88,7 @@ pub(crate) fn check(state: &State) -> Result<(), Violation> {
     for place in &expected {
         match (rows.contains_key(place), dead_rows.contains(place)) {
             (false, false) => return Err(Violation::Lost(format!("row {place:?} is nowhere"))),
-            (true, true) if !state.replayed.contains(place) => {
+            (true, true) if !state.both.contains(place) => {
                 return Err(Violation::Stray(format!("row {place:?} is a dead letter too")));
             }
             _ => {}
@@ -102,9 +105,30 @@ pub(crate) fn check(state: &State) -> Result<(), Violation> {
     }
 }
 
+/// The events that journals hold. A message is one of them once, and once more for each time that it came again when what
+/// was known of it had expired.
+fn accepted(state: &State) -> Result<Vec<Event>, Violation> {
+    let events: Vec<Event> = state.gateway.accepted().collect();
+    let mut times: BTreeMap<_, u64> = BTreeMap::new();
+    for (_, message) in &events {
+        *times.entry(*message).or_default() += 1;
+    }
+    for (message, count) in &times {
+        let lapses = state.gateway.lapses.get(message).copied().unwrap_or(0);
+        if *count > 1 + lapses {
+            let what = format!("message {message} was accepted {count} times and forgotten {lapses} times");
+            return Err(Violation::Twice(what));
+        }
+    }
+    match state.answered.iter().find(|message| !times.contains_key(message)) {
+        Some(message) => Err(Violation::Lost(format!("message {message} is in no journal"))),
+        None => Ok(events),
+    }
+}
+
 /// A view holds what its table holds, once; where it lacks something, somebody was told.
 fn check_views(state: &State) -> Result<(), Violation> {
-    if state.server.forgets {
+    if state.server.forgets() {
         return Ok(());
     }
     for (table, held) in &state.server.tables {
@@ -132,13 +156,12 @@ fn check_views(state: &State) -> Result<(), Violation> {
 
 /// Follows an event through its attempts: of each, the first record in the log decides. Also whether one of them
 /// made it a dead letter.
-fn end(state: &State, message: Message) -> (End<'_>, bool) {
-    let refused = state.refused.contains(&message);
+fn end(state: &State, event: Event, refused: bool) -> (End<'_>, bool) {
     let decider = |attempt| {
-        let mut log = state.transformed.iter();
+        let mut log = state.decided(event.0.partition).iter();
         log.find(|record| {
             let from = record.from;
-            from.message == message && from.attempt == attempt && from.row.is_none()
+            from.event() == event && from.attempt == attempt && from.row.is_none()
         })
     };
     let mut end = if refused { End::Dead } else { End::Nowhere };

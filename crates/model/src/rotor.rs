@@ -1,12 +1,13 @@
-//! The rotor: sessions that read the ingest topic and the retry topics, write one record for each one read, and
-//! commit as [`Passage`] says; functions that answer differently each time.
+//! The rotor: sessions that read the ingest topic and the retry topics of every partition, write one record for each one
+//! read, and commit as [`Passage`] says; functions that answer differently each time.
 
 use millrace_ledger::Passage;
 use millrace_ledger::passage::{Answer, Delivery, Step};
 
 use crate::control::Control;
 use crate::executor::turn;
-use crate::world::{DeadLetter, Incoming, LOGS, State, TABLES, Transformed, Verdict, World};
+use crate::record::{Incoming, LOGS, LOGS_EACH, TABLES, Transformed, Verdict};
+use crate::world::{State, World};
 
 /// The attempt that goes round no more.
 const LAST_ATTEMPT: u32 = 3;
@@ -36,7 +37,7 @@ async fn session(world: &World) {
         if world.control(Control::RotorCommitsFirst) {
             world.get().rotor_committed[log] = end;
         }
-        let delivery = match produce(world, records).await {
+        let delivery = match produce(world, log / LOGS_EACH, records).await {
             true => Delivery::All,
             false => Delivery::Failed,
         };
@@ -75,7 +76,7 @@ fn commit(state: &mut State, log: usize, offset: u64) -> Answer {
 
 /// Produces a batch in order; false where a delivery failed: of what comes after it nothing is in the log, or all of it
 /// is, and the log has a gap.
-async fn produce(world: &World, records: Vec<Incoming>) -> bool {
+async fn produce(world: &World, partition: usize, records: Vec<Incoming>) -> bool {
     let mut all = true;
     for from in records {
         turn().await;
@@ -89,12 +90,12 @@ async fn produce(world: &World, records: Vec<Incoming>) -> bool {
                 continue;
             }
             let record = state.decide(from);
-            state.transformed.push(record.clone());
+            state.transformed[partition].push(record.clone());
             record
         };
         if world.control(Control::CopiesByRotor) {
             turn().await;
-            copy(&mut world.get(), &record);
+            world.get().copy(&record);
         }
         if world.get().fault(20) {
             // It is in the log, and the answer is not known: the next session produces it again.
@@ -104,31 +105,13 @@ async fn produce(world: &World, records: Vec<Incoming>) -> bool {
     all
 }
 
-/// What the bulker does for retries and dead letters; the rotor itself under one control.
-pub(crate) fn copy(state: &mut State, record: &Transformed) {
-    let from = record.from;
-    match record.verdict {
-        Verdict::Forward | Verdict::Drop => {}
-        Verdict::Retry => state.go_round(Incoming {
-            attempt: from.attempt + 1,
-            ..from
-        }),
-        Verdict::DeadLetter => state.dead.push(DeadLetter {
-            identity: from.identity,
-            message: from.message,
-            attempt: from.attempt,
-            row: from.row,
-        }),
-    }
-}
-
 impl State {
     /// Up to four records of one of the logs, and which.
     fn next_batch(&mut self, positions: &[u64; LOGS]) -> Option<(usize, Vec<Incoming>)> {
         let count = 1 + self.random.index(4);
         let log = self.random.index(LOGS);
         let from = usize::try_from(positions[log]).ok()?;
-        let unread = self.log(log).get(from..)?;
+        let unread = self.logs[log].get(from..)?;
         let records: Vec<_> = unread.iter().take(count).copied().collect();
         (!records.is_empty()).then_some((log, records))
     }

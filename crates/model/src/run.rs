@@ -2,75 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_ledger::Metadata;
+
 use crate::bulker;
 use crate::control::Control;
 use crate::executor::Task;
-use crate::gateway::{self, Gateway};
+use crate::gateway;
 use crate::oracle::{self, Violation};
+use crate::pods::Gateway;
 use crate::random::Random;
+use crate::record::{ALL_PARTITIONS, Incoming, LOGS, PARTITIONS};
 use crate::rotor;
-use crate::warehouse::{self, Server};
-use crate::world::{Group, Incoming, LOGS, SESSION, State, World};
-use millrace_ledger::Metadata;
+use crate::server::{Memory, Server};
+use crate::stats::Stats;
+use crate::warehouse;
+use crate::world::{Group, SESSION, State, World};
 
 const BULKERS: usize = 2;
 const ROTOR: usize = BULKERS;
 const SECOND_ROTOR: usize = ROTOR + 1;
 const CLIENT: usize = SECOND_ROTOR + 1;
 /// Steps with faults.
-const CHAOS: u64 = 2500;
+const CHAOS: u64 = 3500;
 /// Steps after which a calm world that still works is stuck.
 const CALM: u64 = 60_000;
-
-/// What a run had to deal with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Processes killed.
-    pub kills: u64,
-    /// Processes stopped and continued.
-    pub stops: u64,
-    /// Moves of the partition between live members.
-    pub moves: u64,
-    /// Plans of a predecessor that were finished.
-    pub recoveries: u64,
-    /// Records that counted as duplicates.
-    pub duplicates: u64,
-    /// Inserts that a token held back.
-    pub deduplicated: u64,
-    /// Rows that the question found.
-    pub found: u64,
-    /// Rows named as bad.
-    pub bad_rows: u64,
-    /// Tables given up.
-    pub given_up: u64,
-    /// Watermarks written to the table `journals`.
-    pub journals: u64,
-    /// Plans that were cut shorter.
-    pub cuts: u64,
-    /// Blocks that went out once more for their view.
-    pub views: u64,
-    /// Partitions whose offset was lost or set by hand, and that were adopted.
-    pub adoptions: u64,
-}
-
-impl Stats {
-    /// Adds another run's.
-    pub const fn add(&mut self, other: &Self) {
-        self.kills += other.kills;
-        self.stops += other.stops;
-        self.moves += other.moves;
-        self.recoveries += other.recoveries;
-        self.duplicates += other.duplicates;
-        self.deduplicated += other.deduplicated;
-        self.found += other.found;
-        self.bad_rows += other.bad_rows;
-        self.given_up += other.given_up;
-        self.journals += other.journals;
-        self.cuts += other.cuts;
-        self.views += other.views;
-        self.adoptions += other.adoptions;
-    }
-}
 
 /// Runs the world of `seed` to its end.
 ///
@@ -79,12 +34,15 @@ impl Stats {
 pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
     let mut random = Random::new(seed);
     let messages = 8 + u32::try_from(random.below(16)).unwrap_or(0);
-    let aimed = matches!(control, Control::Wait | Control::Kill);
-    let window = match seed % 2 {
-        _ if aimed => Some(1),
-        0 => Some(1 + random.index(6)),
-        _ => None,
+    let aimed = matches!(control, Control::Wait | Control::Kill | Control::KillOther);
+    let memory = match seed % 4 {
+        _ if aimed => Memory::Last(1),
+        0 => Memory::Last(1 + random.index(8)),
+        2 => Memory::Steps(1 + random.below(400)),
+        _ => Memory::All,
     };
+    let mut gateway = Gateway::new(2);
+    gateway.forgets_early = control == Control::ForgetsIds;
     let state = State {
         control,
         random,
@@ -92,19 +50,18 @@ pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
         chaos: true,
         stopped: BTreeMap::new(),
         polled: BTreeMap::new(),
-        ingest: Vec::new(),
-        retry: Default::default(),
-        transformed: Vec::new(),
+        logs: Default::default(),
+        transformed: Default::default(),
         dead: Vec::new(),
         group: Group::default(),
         rotor_committed: [0; LOGS],
-        server: Server::with_window(window),
-        deciders: BTreeMap::new(),
+        server: Server::new(memory),
         alarmed: BTreeSet::new(),
         answered: BTreeSet::new(),
-        replayed: BTreeSet::new(),
-        gateway: Gateway::new(2),
-        refused: BTreeSet::new(),
+        both: BTreeSet::new(),
+        first_failed: BTreeMap::new(),
+        gateway,
+        refused: BTreeMap::new(),
         stats: Stats::default(),
     };
     let mut scene = Scene {
@@ -123,15 +80,19 @@ pub fn run(seed: u64, control: Control) -> Result<Stats, Violation> {
     for _ in 0..CALM {
         scene.step();
         if scene.is_dry() {
-            let state = scene.world.get();
+            let mut state = scene.world.get();
             oracle::check(&state)?;
+            state.stats.steps = state.now;
+            state.stats.lapses = state.gateway.lapses.values().sum();
             return Ok(state.stats);
         }
     }
     let state = scene.world.get();
-    let held = state.group.committed.as_ref().map(|(offset, _)| *offset);
-    let what = format!("committed {held:?} of {}", state.transformed.len());
-    Err(Violation::Stuck(what))
+    let held = ALL_PARTITIONS.map(|partition| {
+        let committed = state.group.of(partition).committed.as_ref();
+        (committed.map(|(offset, _)| *offset), state.end(partition))
+    });
+    Err(Violation::Stuck(format!("committed and end: {held:?}")))
 }
 
 struct Scene {
@@ -177,24 +138,36 @@ impl Scene {
         state.stopped.insert(process, until);
     }
 
-    /// The owner is stopped for longer than the group waits for it.
+    fn some_partition(&self) -> u32 {
+        u32::try_from(self.world.get().random.index(PARTITIONS)).unwrap_or(0)
+    }
+
+    /// An owner is stopped for longer than the group waits for it.
     fn stop_while_it_sends(&mut self) {
+        let partition = self.some_partition();
         let mut state = self.world.get();
-        let Some(owner) = state.group.owner else { return };
+        let Some(owner) = state.group.of(partition).owner else {
+            return;
+        };
         state.stats.stops += 1;
         let until = state.now + SESSION + state.random.below(3 * SESSION);
         state.stopped.insert(owner, until);
     }
 
-    /// The other member takes over while the owner lives.
+    /// The other member takes one partition over while its owner lives, and perhaps goes on with the other one.
     fn move_partition(&mut self) {
+        let partition = self.some_partition();
         let mut state = self.world.get();
-        if let Some(owner) = state.group.owner
+        if let Some(owner) = state.group.of(partition).owner
             && !state.stopped.contains_key(&owner)
         {
             state.stats.moves += 1;
             drop(state);
-            self.assign((owner + 1) % BULKERS);
+            self.assign(partition, (owner + 1) % BULKERS);
+            let mut state = self.world.get();
+            if state.group.is_member(owner) {
+                state.stats.halves += 1;
+            }
         }
     }
 
@@ -208,7 +181,7 @@ impl Scene {
         let index = state.random.index(state.dead.len());
         let letter = state.dead[index];
         if let Some((table, sub)) = letter.row {
-            state.replayed.insert((letter.message, table, sub));
+            state.both.insert((letter.event(), table, sub));
         }
         for _ in 0..=state.random.below(2) {
             state.go_round(Incoming {
@@ -227,40 +200,44 @@ impl Scene {
         }
     }
 
-    /// The bulkers are ended, and the group's offset is forgotten or set by hand; the state beside it is lost with it.
+    /// The bulkers are ended, and a partition's offset is forgotten or set by hand; the state beside it is lost with it.
     fn lose_the_offset(&mut self) {
-        if !self.world.get().random.chance(150) {
+        if !self.world.get().random.chance(200) {
             return;
         }
+        let partition = self.some_partition();
         self.end_bulkers();
         let mut state = self.world.get();
         let state = &mut *state;
-        let Some((offset, _)) = &mut state.group.committed else {
+        let Some((offset, _)) = &state.group.of(partition).committed else {
             return;
         };
         let by_hand = state.random.below(*offset + 1);
-        state.group.committed = state.random.chance(700).then(|| (by_hand, String::new()));
-        if state.group.committed.is_none() {
-            state.adopted();
+        let committed = state.random.chance(700).then(|| (by_hand, String::new()));
+        let forgotten = committed.is_none();
+        state.group.of_mut(partition).committed = committed;
+        if forgotten {
+            state.adopted(partition);
         }
     }
 
     /// As `millctl ledger adopt` does where bulkers refuse to go on: from the beginning of the log, and everything that is
     /// in it now is asked for.
     fn adopt(&mut self) {
-        let held = self.world.get().group.committed.clone();
-        if held.is_none_or(|(_, metadata)| Metadata::decode(&metadata).is_ok()) {
-            return;
+        for partition in ALL_PARTITIONS {
+            let held = self.world.get().group.of(partition).committed.clone();
+            if held.is_none_or(|(_, metadata)| Metadata::decode(&metadata).is_ok()) {
+                continue;
+            }
+            self.end_bulkers();
+            let mut state = self.world.get();
+            let metadata = match state.control {
+                Control::Adoption => Metadata::default(),
+                _ => Metadata::adopting(state.end(partition)),
+            };
+            state.group.of_mut(partition).committed = metadata.encode().ok().map(|text| (0, text));
+            state.adopted(partition);
         }
-        self.end_bulkers();
-        let mut state = self.world.get();
-        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
-        let metadata = match state.control {
-            Control::Adoption => Metadata::default(),
-            _ => Metadata::adopting(end),
-        };
-        state.group.committed = metadata.encode().ok().map(|text| (0, text));
-        state.adopted();
     }
 
     fn end_bulkers(&mut self) {
@@ -290,7 +267,9 @@ impl Scene {
         };
         warehouse::serve(&self.world);
         gateway::ship(&self.world);
-        self.rebalance();
+        ALL_PARTITIONS
+            .into_iter()
+            .for_each(|partition| self.rebalance(partition));
         if !self.lives(ROTOR) {
             let world = self.world.clone();
             self.tasks.push(Task::new(ROTOR, rotor::run(world)));
@@ -302,11 +281,13 @@ impl Scene {
         if !stopped.contains_key(&self.tasks[index].process) && self.tasks[index].step() {
             drop(self.tasks.swap_remove(index));
         }
+        let left = std::mem::take(&mut self.world.get().group.left);
+        self.tasks.retain(|task| !left.contains(&task.process));
     }
 
-    /// Gives the partition to somebody where its owner is gone, or has been silent for too long.
-    fn rebalance(&mut self) {
-        let owner = {
+    /// Gives a partition to somebody where its owner is gone, or has been silent for too long.
+    fn rebalance(&mut self, partition: u32) {
+        let (owner, epoch) = {
             let mut state = self.world.get();
             let now = state.now;
             for process in 0..BULKERS {
@@ -314,39 +295,32 @@ impl Scene {
                     state.polled.insert(process, now);
                 }
             }
-            let Some(owner) = state.group.owner else {
+            let assignment = state.group.of(partition);
+            let (owner, epoch) = (assignment.owner, assignment.epoch);
+            let Some(owner) = owner else {
+                let first = state.random.index(BULKERS);
                 drop(state);
-                return self.assign(0);
+                return self.assign(partition, first);
             };
             let seen = state.polled.get(&owner).copied().unwrap_or(now);
             if now - seen > SESSION {
-                let epoch = state.group.epoch;
                 state.group.fenced.insert(epoch);
                 drop(state);
-                return self.assign((owner + 1) % BULKERS);
+                return self.assign(partition, (owner + 1) % BULKERS);
             }
-            owner
+            (owner, epoch)
         };
-        let epoch = self.world.get().group.epoch;
-        if !self
-            .tasks
-            .iter()
-            .any(|task| (task.process, task.epoch) == (owner, epoch))
-        {
+        let works = |task: &Task| (task.process, task.epoch) == (owner, epoch);
+        if !self.tasks.iter().any(works) {
             let next = self.world.get().random.index(BULKERS);
-            self.assign(next);
+            self.assign(partition, next);
         }
     }
 
-    fn assign(&mut self, process: usize) {
-        let epoch = {
-            let mut state = self.world.get();
-            state.group.epoch += 1;
-            state.group.owner = Some(process);
-            state.group.epoch
-        };
-        let task = bulker::run(self.world.clone(), epoch);
-        self.tasks.push(Task::new(process, task).of(epoch));
+    fn assign(&mut self, partition: u32, member: usize) {
+        let epoch = self.world.get().group.assign(partition, member);
+        let task = bulker::run(self.world.clone(), partition, member, epoch);
+        self.tasks.push(Task::new(member, task).of(epoch));
     }
 
     fn lives(&self, process: usize) -> bool {
@@ -358,14 +332,14 @@ impl Scene {
             return false;
         }
         let state = self.world.get();
-        let end = u64::try_from(state.transformed.len()).unwrap_or(u64::MAX);
-        let settled = match &state.group.committed {
-            Some((offset, metadata)) => *offset == end && !bulker::plans(metadata),
-            None => end == 0,
+        let settled = |partition| match &state.group.of(partition).committed {
+            Some((offset, metadata)) => *offset == state.end(partition) && !bulker::plans(metadata),
+            None => state.end(partition) == 0,
         };
-        settled
+        let read = |log: usize| u64::try_from(state.logs[log].len()) == Ok(state.rotor_committed[log]);
+        ALL_PARTITIONS.into_iter().all(settled)
             && state.gateway.is_empty()
-            && (0..LOGS).all(|log| u64::try_from(state.log(log).len()) == Ok(state.rotor_committed[log]))
+            && (0..LOGS).all(read)
             && !state.server.is_busy()
     }
 }

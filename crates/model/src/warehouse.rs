@@ -1,14 +1,16 @@
 //! Tables that do what real ones were seen to do.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_event::JournalId;
-use millrace_ledger::{Token, Watermark};
+use millrace_ledger::{Place, Token, Watermark};
 
 use crate::control::Control;
 use crate::executor::turn;
-use crate::world::{ArbiterKey, KEEP_ALIVE, Row, TABLES, World};
-use millrace_ledger::Place;
+use crate::random::Random;
+use crate::record::{ArbiterKey, Message, Row, TABLES};
+use crate::server::{Body, Ended, Query};
+use crate::world::{KEEP_ALIVE, World};
 
 /// How long a client waits for an answer, in steps.
 const PATIENCE: u64 = 25;
@@ -16,104 +18,12 @@ const PATIENCE: u64 = 25;
 /// How long an insert may hang, with or without its client.
 const LONGEST_HANG: u64 = 400;
 
-/// What an insert brings.
-#[derive(Clone, Debug)]
-pub(crate) enum Body {
-    Rows(u8, Vec<Row>),
-    Outcomes(Vec<(ArbiterKey, Place)>),
-    Journals(Vec<(JournalId, u64, Watermark)>),
-}
-
-#[derive(Debug)]
-struct Query {
-    id: u64,
-    token: Token,
-    body: Body,
-    /// It hangs until then.
-    not_before: u64,
-}
-
-/// How an insert that is over ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    Ok,
-    Error,
-}
-
 /// What its client knows of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Applied,
     Definite,
     Ambiguous,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Server {
-    pub(crate) tables: BTreeMap<u8, Vec<Row>>,
-    /// What the view of each table holds.
-    pub(crate) views: BTreeMap<u8, Vec<Row>>,
-    pub(crate) journals: Vec<(JournalId, u64, Watermark)>,
-    tokens: Tokens,
-    view_tokens: Tokens,
-    /// Tokens are forgotten at any time. Where they are not, tables have views that fail: whoever completes a view relies
-    /// on its table to know the block a moment later.
-    pub(crate) forgets: bool,
-    running: Vec<Query>,
-    ended: BTreeMap<u64, Ended>,
-    queries: u64,
-    /// Tables that cannot be written now.
-    pub(crate) broken: BTreeSet<u8>,
-    /// Messages whose rows their table does not take.
-    pub(crate) bad: BTreeSet<u32>,
-    /// Nobody answers.
-    pub(crate) away: bool,
-}
-
-/// The tokens that a table, or the views, remember.
-#[derive(Debug, Default)]
-struct Tokens {
-    kept: VecDeque<Token>,
-    window: usize,
-}
-
-impl Tokens {
-    fn of(window: usize) -> Self {
-        Self {
-            kept: VecDeque::new(),
-            window,
-        }
-    }
-
-    /// False where it was known.
-    fn take(&mut self, token: Token) -> bool {
-        if self.kept.contains(&token) {
-            return false;
-        }
-        self.kept.push_back(token);
-        while self.kept.len() > self.window {
-            self.kept.pop_front();
-        }
-        true
-    }
-}
-
-impl Server {
-    /// A server that keeps so many tokens; all of them where nothing is said.
-    pub(crate) fn with_window(window: Option<usize>) -> Self {
-        let kept = window.unwrap_or(usize::MAX);
-        Self {
-            tokens: Tokens::of(kept),
-            view_tokens: Tokens::of(kept),
-            forgets: window.is_some(),
-            ..Self::default()
-        }
-    }
-
-    /// Whether an insert still runs.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.running.is_empty()
-    }
 }
 
 /// Runs one of the inserts that wait, or lets it fail.
@@ -140,7 +50,7 @@ pub(crate) fn serve(world: &World) {
     let applies = !fails || (!broken && state.random.chance(500));
     let query = state.server.running.swap_remove(index);
     // The view comes behind its table: it may fail alone, and an insert that failed may have reached it.
-    let of_rows = matches!(query.body, Body::Rows(..)) && !state.server.forgets;
+    let of_rows = matches!(query.body, Body::Rows(..)) && !state.server.forgets();
     let view_fails = of_rows && applies && state.chaos && state.random.chance(if fails { 500 } else { 80 });
     let ended = match fails || view_fails {
         true => Ended::Error,
@@ -154,11 +64,11 @@ pub(crate) fn serve(world: &World) {
     if of_rows
         && !view_fails
         && let Body::Rows(table, rows) = &query.body
-        && (!tokens || state.server.view_tokens.take(query.token))
+        && (!tokens || state.server.view_tokens.take(query.token, state.now))
     {
         state.server.views.entry(*table).or_default().extend(rows);
     }
-    if tokens && !state.server.tokens.take(query.token) {
+    if tokens && !state.server.tokens.take(query.token, state.now) {
         state.stats.deduplicated += 1;
         return;
     }
@@ -166,7 +76,7 @@ pub(crate) fn serve(world: &World) {
         Body::Rows(table, rows) => state.server.tables.entry(table).or_default().extend(rows),
         Body::Outcomes(rows) => {
             for (key, place) in rows {
-                let first = state.deciders.entry(key).or_insert(place);
+                let first = state.server.deciders.entry(key).or_insert(place);
                 if place.offset < first.offset {
                     *first = place;
                 }
@@ -177,8 +87,8 @@ pub(crate) fn serve(world: &World) {
 }
 
 impl World {
-    /// Sends a block over a connection that was open at `checked`, and waits for the answer.
-    pub(crate) async fn insert(&self, checked: u64, token: Token, body: Body) -> Outcome {
+    /// Sends a partition's block over a connection that was open at `checked`, and waits for the answer.
+    pub(crate) async fn insert(&self, partition: u32, checked: u64, token: Token, body: Body) -> Outcome {
         turn().await;
         let id = {
             let mut state = self.get();
@@ -198,6 +108,7 @@ impl World {
             let not_before = state.now + hangs;
             state.server.running.push(Query {
                 id,
+                partition,
                 token,
                 body,
                 not_before,
@@ -231,8 +142,8 @@ impl World {
         !state.server.away && !state.fault(100)
     }
 
-    /// Ends everything that runs; false where there was no answer.
-    pub(crate) async fn kill(&self) -> bool {
+    /// Ends everything that runs for a partition; false where there was no answer.
+    pub(crate) async fn kill(&self, partition: u32) -> bool {
         if self.control(Control::Kill) {
             return true;
         }
@@ -240,8 +151,11 @@ impl World {
         let mut state = self.get();
         // It may be carried out and not answered.
         if answered || (!state.server.away && state.fault(500)) {
-            for query in std::mem::take(&mut state.server.running) {
-                state.server.ended.insert(query.id, Ended::Error);
+            let other = state.control == Control::KillOther;
+            let server = &mut state.server;
+            let of = |query: &mut Query| (query.partition == partition) != other;
+            for query in server.running.extract_if(.., of) {
+                server.ended.insert(query.id, Ended::Error);
             }
         }
         answered
@@ -259,14 +173,8 @@ impl World {
         if state.control == Control::Question {
             return Some(BTreeSet::new());
         }
-        let held = state.server.tables.get(&table);
-        let same = |row: &&Row| {
-            held.is_some_and(|held| {
-                held.iter()
-                    .any(|other| (other.identity, other.sub) == (row.identity, row.sub))
-            })
-        };
-        Some(rows.iter().filter(same).copied().collect())
+        let held = rows.iter().filter(|row| state.server.holds(table, row));
+        Some(held.copied().collect())
     }
 
     pub(crate) async fn ask_deciders(&self, keys: &[ArbiterKey]) -> Option<BTreeMap<ArbiterKey, Place>> {
@@ -282,21 +190,30 @@ impl World {
         }
         let found = keys
             .iter()
-            .filter_map(|key| Some((*key, *state.deciders.get(key)?)));
+            .filter_map(|key| Some((*key, *state.server.deciders.get(key)?)));
         Some(found.collect())
     }
 
-    pub(crate) async fn look_up(&self, journal: JournalId, position: u64) -> Option<Option<Watermark>> {
+    /// What was written about a journal of a partition, at the highest position not above this one.
+    pub(crate) async fn look_up(
+        &self,
+        partition: u32,
+        journal: JournalId,
+        position: u64,
+    ) -> Option<Option<Watermark>> {
         if !self.answers().await {
             return None;
         }
         let state = self.get();
+        let any = state.control == Control::JournalAlone;
         let rows = state.server.journals.iter();
-        let known = rows.filter(|(of, at, _)| *of == journal && *at <= position);
+        let known = rows.filter(|left| {
+            left.journal == journal && left.position <= position && (any || left.partition == partition)
+        });
         Some(
             known
-                .max_by_key(|(_, at, _)| *at)
-                .map(|(_, _, mark)| mark.clone()),
+                .max_by_key(|left| left.position)
+                .map(|left| left.mark.clone()),
         )
     }
 
@@ -311,7 +228,7 @@ pub(crate) fn weather(world: &World) {
     let mut state = world.get();
     let state = &mut *state;
     let random = &mut state.random;
-    let constrain = |random: &mut crate::random::Random, bad: &mut BTreeSet<u32>| {
+    let constrain = |random: &mut Random, bad: &mut BTreeSet<Message>| {
         let message = || u32::try_from(random.below(30)).unwrap_or(0);
         bad.extend(std::iter::repeat_with(message).take(6));
     };
@@ -326,7 +243,7 @@ pub(crate) fn weather(world: &World) {
                 state.server.broken.insert(table);
             }
         }
-        3 if state.server.forgets => state.server.tokens.kept.clear(),
+        3 if state.server.forgets() => state.server.tokens.forget(),
         4 | 5 => constrain(random, &mut state.server.bad),
         6 => state.server.bad.clear(),
         _ => {}

@@ -5,90 +5,68 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use millrace_event::Identity;
-use millrace_ledger::Place;
 
 use crate::control::Control;
+use crate::pods::Gateway;
 use crate::random::Random;
-use crate::warehouse::Server;
+use crate::record::{
+    DeadLetter, Event, Incoming, LOGS, LOGS_EACH, Message, PARTITIONS, TIERS, Transformed, Verdict,
+    first_log, index_of,
+};
+use crate::server::Server;
+use crate::stats::Stats;
 
-/// The partition that is modelled.
-pub(crate) const PARTITION: u32 = 0;
 /// Steps after which a silent member is out of the group.
 pub(crate) const SESSION: u64 = 60;
 /// Steps after which the server has closed an idle connection.
 pub(crate) const KEEP_ALIVE: u64 = 40;
-/// How many tables events go to.
-pub(crate) const TABLES: u8 = 2;
 
-/// The retry topics.
-pub(crate) const TIERS: usize = 3;
-/// What the rotor reads: the ingest topic, then the retry topics.
-pub(crate) const LOGS: usize = 1 + TIERS;
-
-/// What a client sent: its number stands for the payload.
-pub(crate) type Message = u32;
-
-/// A row as its table holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Row {
-    pub(crate) identity: Identity,
-    pub(crate) sub: u16,
-    pub(crate) message: Message,
-}
-
-impl Row {
-    pub(crate) const fn month(self) -> u32 {
-        self.message % 2
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Forward,
-    Drop,
-    Retry,
-    DeadLetter,
-}
-
-/// A record of the ingest topic (attempt 0) or of a retry topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Incoming {
-    pub(crate) identity: Identity,
-    pub(crate) message: Message,
-    pub(crate) attempt: u32,
-    /// For stage bulker: the table and which of the event's rows.
-    pub(crate) row: Option<(u8, u16)>,
-}
-
-/// A record of the transformed topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Transformed {
-    pub(crate) from: Incoming,
-    pub(crate) verdict: Verdict,
-    /// The tables of its rows; a row's position is its `sub`, but for rows that came back.
-    pub(crate) outputs: Vec<u8>,
-}
-
-/// A dead letter: of a whole event, or of one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DeadLetter {
-    pub(crate) identity: Identity,
-    pub(crate) message: Message,
-    pub(crate) attempt: u32,
-    pub(crate) row: Option<(u8, u16)>,
+/// A partition in the bulkers' group.
+#[derive(Debug, Default)]
+pub(crate) struct Assignment {
+    pub(crate) committed: Option<(u64, String)>,
+    /// Of the present assignment; no other partition ever has the same.
+    pub(crate) epoch: u64,
+    pub(crate) owner: Option<usize>,
 }
 
 /// The bulkers' group, as broker and members see it.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
-    pub(crate) committed: Option<(u64, String)>,
-    pub(crate) epoch: u64,
-    pub(crate) owner: Option<usize>,
+    pub(crate) partitions: [Assignment; PARTITIONS],
+    epochs: u64,
     /// Epochs whose owner was put out of the group for its silence: the broker refuses them.
     pub(crate) fenced: BTreeSet<u64>,
+    /// Members whose session ended by their own doing: everything they worked on ends with it.
+    pub(crate) left: BTreeSet<usize>,
 }
 
-pub(crate) type ArbiterKey = (Identity, u32, Option<(u8, u16)>);
+impl Group {
+    pub(crate) fn of(&self, partition: u32) -> &Assignment {
+        &self.partitions[index_of(partition)]
+    }
+
+    pub(crate) fn of_mut(&mut self, partition: u32) -> &mut Assignment {
+        &mut self.partitions[index_of(partition)]
+    }
+
+    /// Gives a partition to a member; the epoch of it.
+    pub(crate) fn assign(&mut self, partition: u32, member: usize) -> u64 {
+        self.epochs += 1;
+        let epoch = self.epochs;
+        let assignment = self.of_mut(partition);
+        assignment.epoch = epoch;
+        assignment.owner = Some(member);
+        epoch
+    }
+
+    /// Whether any partition is this member's.
+    pub(crate) fn is_member(&self, member: usize) -> bool {
+        self.partitions
+            .iter()
+            .any(|assignment| assignment.owner == Some(member))
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -101,26 +79,28 @@ pub(crate) struct State {
     pub(crate) stopped: BTreeMap<usize, u64>,
     /// When each process was last seen by the broker.
     pub(crate) polled: BTreeMap<usize, u64>,
-    pub(crate) ingest: Vec<Incoming>,
-    pub(crate) retry: [Vec<Incoming>; TIERS],
-    pub(crate) transformed: Vec<Transformed>,
+    /// The ingest topic and the retry topics of each partition.
+    pub(crate) logs: [Vec<Incoming>; LOGS],
+    pub(crate) transformed: [Vec<Transformed>; PARTITIONS],
     pub(crate) dead: Vec<DeadLetter>,
     pub(crate) group: Group,
     /// What the rotor's group has committed in each of its logs.
     pub(crate) rotor_committed: [u64; LOGS],
     pub(crate) server: Server,
-    pub(crate) deciders: BTreeMap<ArbiterKey, Place>,
     /// Rows of blocks whose view somebody has to look after: an alarm was raised.
-    pub(crate) alarmed: BTreeSet<(u8, Row)>,
+    pub(crate) alarmed: BTreeSet<(u8, crate::record::Row)>,
     /// Messages that were answered 200.
     pub(crate) answered: BTreeSet<Message>,
-    /// Dead letters of rows that may be in their table too, because they were sent round again, or because the plans that
-    /// named them were lost with the group's offset: message, table, sub.
-    pub(crate) replayed: BTreeSet<(Message, u8, u16)>,
-    pub(crate) gateway: crate::gateway::Gateway,
-    /// Messages that were refused at the door, into the dead letters.
-    pub(crate) refused: BTreeSet<Message>,
-    pub(crate) stats: crate::run::Stats,
+    /// Dead letters of rows that may be in their table too: because they were sent round again, because the plans that
+    /// named them were lost with the group's offset, or because the table had them when they had waited for a day, which
+    /// it could not say. Event, table, sub.
+    pub(crate) both: BTreeSet<(Event, u8, u16)>,
+    /// When a row was first handed over, under the control that judges by the clock how long it has waited.
+    pub(crate) first_failed: BTreeMap<(Identity, u8, u16), u64>,
+    pub(crate) gateway: Gateway,
+    /// Events that were refused at the door, into the dead letters.
+    pub(crate) refused: BTreeMap<Message, Identity>,
+    pub(crate) stats: Stats,
 }
 
 /// A handle on the world.
@@ -148,30 +128,53 @@ impl State {
         self.chaos && self.random.chance(per_mille)
     }
 
-    /// One of the logs that the rotor reads.
-    pub(crate) fn log(&self, log: usize) -> &[Incoming] {
-        match log {
-            0 => &self.ingest,
-            tier => &self.retry[tier - 1],
-        }
+    /// The log that the bulker reads.
+    pub(crate) fn decided(&self, partition: u32) -> &[Transformed] {
+        &self.transformed[index_of(partition)]
     }
 
-    /// The group's state was lost and the partition begins anew. What the lost plans named is not known any more: a row
-    /// that is a dead letter goes in if its table takes it now, and one that was handed over is judged here and again
+    /// Where it ends.
+    pub(crate) fn end(&self, partition: u32) -> u64 {
+        u64::try_from(self.decided(partition).len()).unwrap_or(u64::MAX)
+    }
+
+    /// A partition's state in the group was lost and it begins anew. What the lost plans named is not known any more: a
+    /// row that is a dead letter goes in if its table takes it now, and one that was handed over is judged here and again
     /// when it comes back.
-    pub(crate) fn adopted(&mut self) {
+    pub(crate) fn adopted(&mut self, partition: u32) {
         self.stats.adoptions += 1;
-        let copies = self.retry.iter().flatten().map(|copy| (copy.message, copy.row));
-        let letters = self.dead.iter().map(|letter| (letter.message, letter.row));
-        for (message, row) in copies.chain(letters) {
-            self.replayed
-                .extend(row.map(|(table, sub)| (message, table, sub)));
+        let first = first_log(partition);
+        let copies = self.logs[first + 1..first + LOGS_EACH].iter().flatten();
+        let copies = copies.map(|copy| (copy.event(), copy.row));
+        let letters = self.dead.iter().map(|letter| (letter.event(), letter.row));
+        for (event, row) in copies.chain(letters) {
+            if event.0.partition == partition {
+                self.both.extend(row.map(|(table, sub)| (event, table, sub)));
+            }
         }
     }
 
     /// A copy goes to some retry topic: they wait differently long, so copies come back in any order.
     pub(crate) fn go_round(&mut self, copy: Incoming) {
         let tier = self.random.index(TIERS);
-        self.retry[tier].push(copy);
+        self.logs[first_log(copy.identity.partition) + 1 + tier].push(copy);
+    }
+
+    /// What becomes of a record that goes round or is set aside.
+    pub(crate) fn copy(&mut self, record: &Transformed) {
+        let from = record.from;
+        match record.verdict {
+            Verdict::Forward | Verdict::Drop => {}
+            Verdict::Retry => self.go_round(Incoming {
+                attempt: from.attempt + 1,
+                ..from
+            }),
+            Verdict::DeadLetter => self.dead.push(DeadLetter {
+                identity: from.identity,
+                message: from.message,
+                attempt: from.attempt,
+                row: from.row,
+            }),
+        }
     }
 }

@@ -145,6 +145,27 @@ fn a_row_that_two_records_of_a_chunk_bring_is_written_for_the_first() {
 }
 
 #[test]
+fn of_two_records_that_bring_a_row_of_a_given_up_table_the_later_carries_it_on() {
+    let mut ledger = fresh();
+    ledger.plan(9).expect("small");
+    ledger.give_up(table_hash(TABLE)).expect("small");
+    let came_back = Arrival {
+        row: Some((table_hash(TABLE), 0)),
+        ..copy(0, 1, 5)
+    };
+    assert_eq!(ledger.decide(&first(1, 0), None), Decision::Take);
+    assert_eq!(ledger.row(&first(1, 0), table_hash(TABLE), 0), Fate::HandOver);
+    // The first one's copy will be attempt 1 again, which this record decides: it must make a copy too.
+    assert_eq!(ledger.decide(&came_back, None), Decision::Take);
+    assert_eq!(ledger.row(&came_back, table_hash(TABLE), 0), Fate::HandOver);
+    assert_eq!(
+        ledger.row(&came_back, table_hash("another"), 0),
+        Fate::AskFirst,
+        "where it can be written it is"
+    );
+}
+
+#[test]
 fn a_successor_finishes_the_plan_with_the_decisions_of_its_predecessor() {
     let mut ledger = fresh();
     ledger.plan(0).expect("small");

@@ -2,7 +2,7 @@
 
 use millrace_ledger::ledger::Commit;
 
-use super::{End, Shell};
+use super::shell::{End, Shell};
 use crate::control::Control;
 use crate::executor::turn;
 
@@ -25,7 +25,7 @@ impl Shell {
             if state.fault(100) {
                 continue;
             }
-            let held = state.group.committed.as_ref();
+            let held = state.group.of(self.partition).committed.as_ref();
             if held.is_some_and(|(offset, text)| (*offset, text) == (commit.offset, &commit.metadata)) {
                 return Ok(());
             }
@@ -43,15 +43,15 @@ impl Shell {
 
     /// True where it was confirmed, false where nothing is known. Check and send are one step: no poll lies between.
     fn try_commit(&self, commit: &Commit) -> Result<bool, End> {
+        let owner = self.owns() || self.control(Control::Epoch);
         let mut state = self.world.get();
-        let owner = state.group.epoch == self.epoch || state.control == Control::Epoch;
         // The broker refuses members that it has put out. A live former owner it takes at its word.
         if !owner || state.group.fenced.contains(&self.epoch) {
             return Err(End::Revoked);
         }
         let (arrives, answers) = (!state.fault(30), !state.fault(60));
         if arrives {
-            state.group.committed = Some((commit.offset, commit.metadata.clone()));
+            state.group.of_mut(self.partition).committed = Some((commit.offset, commit.metadata.clone()));
         }
         Ok(arrives && answers)
     }

@@ -22,16 +22,20 @@ fn every_event_is_where_it_belongs_once_whatever_happens_on_its_way() {
         total.kills,
         total.stops,
         total.moves,
+        total.halves,
         total.recoveries,
         total.duplicates,
         total.deduplicated,
         total.found,
         total.bad_rows,
         total.given_up,
+        total.waited_out,
         total.journals,
         total.cuts,
         total.views,
         total.adoptions,
+        total.repeats,
+        total.lapses,
     ];
     assert!(happened.iter().all(|count| *count > 100), "{total:?}");
 }

@@ -116,6 +116,37 @@ async fn a_table_that_cannot_be_written_is_given_up_its_neighbour_goes_on_and_it
 }
 
 #[tokio::test]
+async fn of_an_event_and_a_copy_of_its_row_in_one_plan_the_copy_goes_round_too_while_their_table_fails() {
+    let mut settings = quick();
+    // Together in one chunk, as where a log is read again from its beginning.
+    settings[0].1 = "1s".into();
+    let bench = Bench::start(settings).await;
+    let broken = format!("{}_broken", bench.pipeline.table);
+    let sql = format!("CREATE TABLE {broken} (x UInt8) ENGINE = Memory");
+    bench.pipeline.query(&sql).await.expect("created");
+    let event = bench.write(id(0, 0), 0, Verdict::Forward, (&broken, None), &[EVENT]);
+    let came_back = |attempt| bench.came_back(id(0, 0), attempt, (&broken, 0), EVENT);
+    bench.send(0, vec![event, came_back(1)]).await;
+    let copies = copies(&bench, 2).await;
+    let attempt = |copy: &Record| Retry::read(&copy.value).expect("an envelope").attempt;
+    let attempts: Vec<u32> = copies.iter().map(attempt).collect();
+    assert_eq!(attempts, [1, 2]);
+
+    let sql = format!("DROP TABLE {broken}");
+    bench.pipeline.query(&sql).await.expect("mended");
+    // What is copied as attempt 1 was decided by the second record; later ones carry the row on.
+    let next = std::cell::Cell::new(1);
+    let held = until("the row is there", PATIENCE, || async {
+        next.set(next.get() + 1);
+        bench.send(0, vec![came_back(1), came_back(next.get())]).await;
+        let sql = format!("SELECT toUInt32(count()) AS n FROM {broken}");
+        let rows = bench.pipeline.query(&sql).await.ok();
+        Ok(rows.filter(|rows| rows[0]["n"] != 0))
+    });
+    assert_eq!(held.await.expect("it arrives")[0]["n"], 1, "once");
+}
+
+#[tokio::test]
 async fn a_row_that_has_waited_a_day_for_its_table_is_a_dead_letter_and_the_table_is_not_waited_for() {
     let bench = Bench::start(quick()).await;
     let broken = format!("{}_broken", bench.pipeline.table);

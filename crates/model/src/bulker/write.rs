@@ -1,23 +1,21 @@
-//! One chunk: decide, write outcomes, tables, copies.
+//! Writing one chunk: outcomes, tables, copies.
 
 use std::collections::BTreeMap;
 
-use millrace_event::{Identity, JournalId};
-use millrace_ledger::metadata::table_hash;
+use millrace_event::Identity;
 use millrace_ledger::rows::Step;
-use millrace_ledger::{Arrival, BadRow, Decision, Fate, Leaving, Place, Rows, Token};
+use millrace_ledger::{BadRow, Leaving, Place, Rows, Token};
 
-use super::{End, Shell, filled};
+use super::shell::{End, Shell};
+use super::sort::{Record, Sorted};
 use crate::control::Control;
 use crate::executor::turn;
-use crate::rotor;
-use crate::warehouse::{Body, Outcome};
-use crate::world::{ArbiterKey, DeadLetter, Incoming, PARTITION, Row, Transformed, Verdict};
+use crate::record::{ArbiterKey, DeadLetter, Row};
+use crate::server::{Body, Left};
+use crate::warehouse::Outcome;
 
 /// Steps after which a failing table is given up.
 const GIVE_UP: u64 = 150;
-
-pub(super) type Record = (u64, Transformed);
 
 /// How writing ended.
 pub(super) enum Written {
@@ -38,44 +36,6 @@ impl From<End> for Halt {
     }
 }
 
-#[derive(Default)]
-pub(super) struct Sorted {
-    tables: BTreeMap<u8, Table>,
-    outcomes: Vec<(ArbiterKey, Place)>,
-    copies: Vec<Transformed>,
-    handed_over: Vec<Incoming>,
-    dead_rows: Vec<DeadLetter>,
-}
-
-#[derive(Default)]
-struct Table {
-    rows: Vec<Row>,
-    came_back: bool,
-}
-
-pub(super) fn hash(table: u8) -> u64 {
-    table_hash(&format!("model.t{table}"))
-}
-
-fn arrival(offset: u64, record: &Transformed) -> Arrival {
-    Arrival {
-        offset,
-        identity: record.from.identity,
-        attempt: record.from.attempt,
-        row: record.from.row.map(|(table, sub)| (hash(table), sub)),
-    }
-}
-
-fn token(table: u8, block: &[Row]) -> Token {
-    let month = block.first().map_or(0, |row| row.month());
-    let ids = block.iter().map(|row| (row.identity, row.sub));
-    Token::of(&format!("model.t{table}"), &month.to_string(), 0, ids)
-}
-
-const fn key(from: &Incoming) -> ArbiterKey {
-    (from.identity, from.attempt, from.row)
-}
-
 impl Shell {
     pub(super) async fn write_once(&mut self, records: &[Record], uncertain: bool) -> Result<Written, End> {
         let deciders = self.deciders(records).await?;
@@ -86,109 +46,6 @@ impl Shell {
             Ok(written) => Ok(written),
             Err(Halt::Failing(table)) => Ok(Written::Failing(table)),
             Err(Halt::End(end)) => Err(end),
-        }
-    }
-
-    pub(super) async fn deciders(&self, records: &[Record]) -> Result<BTreeMap<ArbiterKey, Place>, End> {
-        let later = records.iter().filter(|(_, record)| record.from.attempt > 0);
-        let keys: Vec<_> = later.map(|(_, record)| key(&record.from)).collect();
-        loop {
-            if let Some(answer) = self.world.ask_deciders(&keys).await {
-                return Ok(answer);
-            }
-            self.pause().await?;
-        }
-    }
-
-    pub(super) async fn learn(&mut self, records: &[Record]) -> Result<(), End> {
-        let arrivals: Vec<_> = records.iter().map(|(at, record)| arrival(*at, record)).collect();
-        for journal in self.ledger.unknown(arrivals) {
-            let written = loop {
-                let position = self.ledger.settled_offset();
-                if let Some(written) = self.world.look_up(journal, position).await {
-                    break written;
-                }
-                self.pause().await?;
-            };
-            let written = match self.control(Control::Holes) {
-                true => written.as_ref().map(filled),
-                false => written,
-            };
-            self.ledger.learn(journal, written);
-        }
-        Ok(())
-    }
-
-    pub(super) fn sort(&mut self, records: &[Record], deciders: &BTreeMap<ArbiterKey, Place>) -> Sorted {
-        let mut sorted = Sorted::default();
-        for (offset, record) in records {
-            let arrival = arrival(*offset, record);
-            let decided_by = deciders.get(&key(&record.from)).copied();
-            match self.ledger.decide(&arrival, decided_by) {
-                Decision::Take | Decision::TakeAhead { .. } => self.carry_out(&mut sorted, &arrival, record),
-                Decision::Duplicate | Decision::Foreign | Decision::Unknown(_) => {
-                    self.world.get().stats.duplicates += 1;
-                }
-            }
-        }
-        sorted
-    }
-
-    fn carry_out(&mut self, sorted: &mut Sorted, arrival: &Arrival, record: &Transformed) {
-        let from = record.from;
-        for (index, table) in record.outputs.iter().enumerate() {
-            let sub = from
-                .row
-                .map_or(u16::try_from(index).unwrap_or(u16::MAX), |(_, sub)| sub);
-            let fate = match self.ledger.row(arrival, hash(*table), sub) {
-                Fate::Repeated => continue,
-                Fate::AskFirst if self.control(Control::AskReturned) => Fate::Insert,
-                fate => fate,
-            };
-            let name = BadRow {
-                journal: from.identity.journal,
-                seq: from.identity.seq,
-                sub,
-            };
-            let fate = match fate {
-                Fate::Insert | Fate::AskFirst if self.unnamed_rows.contains(&name) => Fate::Dead,
-                Fate::Insert | Fate::AskFirst if self.unnamed_tables.contains(table) => Fate::HandOver,
-                fate => fate,
-            };
-            let row = Some((*table, sub));
-            match fate {
-                Fate::Insert | Fate::AskFirst => {
-                    let of = sorted.tables.entry(*table).or_default();
-                    of.came_back |= fate == Fate::AskFirst;
-                    of.rows.push(Row {
-                        identity: from.identity,
-                        sub,
-                        message: from.message,
-                    });
-                }
-                Fate::Dead => sorted.dead_rows.push(DeadLetter {
-                    identity: from.identity,
-                    message: from.message,
-                    attempt: from.attempt,
-                    row,
-                }),
-                Fate::HandOver => sorted.handed_over.push(Incoming {
-                    attempt: from.attempt + 1,
-                    row,
-                    ..from
-                }),
-                Fate::Repeated => {}
-            }
-        }
-        if record.verdict != Verdict::Forward {
-            sorted.copies.push(record.clone());
-        }
-        if record.verdict != Verdict::Forward || from.attempt > 0 {
-            let place = Place {
-                partition: PARTITION,
-                offset: arrival.offset,
-            };
-            sorted.outcomes.push((key(&from), place));
         }
     }
 
@@ -216,6 +73,22 @@ impl Shell {
         }
         self.write_copies(sorted).await?;
         Ok(Written::All)
+    }
+
+    fn token(&self, table: u8, block: &[Row]) -> Token {
+        let month = block.first().map_or(0, |row| row.month());
+        let alone = self.control(Control::NumbersAlone);
+        let ids = block.iter().map(|row| {
+            let partition = if alone { 0 } else { row.identity.partition };
+            (
+                Identity {
+                    partition,
+                    ..row.identity
+                },
+                row.sub,
+            )
+        });
+        Token::of(&format!("model.t{table}"), &month.to_string(), 0, ids)
     }
 
     /// The rows in blocks, one a month; those that do not fit now are noted.
@@ -289,10 +162,10 @@ impl Shell {
         }
         self.world.get().stats.views += 1;
         let checked = self.check()?;
-        let token = token(table, &block);
+        let token = self.token(table, &block);
         match self
             .world
-            .insert(checked, token, Body::Rows(table, block.clone()))
+            .insert(self.partition, checked, token, Body::Rows(table, block.clone()))
             .await
         {
             Outcome::Applied => {}
@@ -324,7 +197,7 @@ impl Shell {
                 Step::Ask if self.ask(table, &mut state).await => {
                     let block: Vec<Row> = doubt.take().unwrap_or_default();
                     let there = |row: &Row| !state.missing().contains(row);
-                    if !block.is_empty() && block.iter().all(there) && !self.world.get().server.forgets {
+                    if !block.is_empty() && block.iter().all(there) && !self.world.get().server.forgets() {
                         self.complete_view(table, block).await?;
                     }
                     true
@@ -355,11 +228,11 @@ impl Shell {
         doubt: &mut Option<Vec<Row>>,
     ) -> Result<bool, End> {
         for block in blocks {
-            let token = token(table, &block);
+            let token = self.token(table, &block);
             let checked = self.check()?;
             match self
                 .world
-                .insert(checked, token, Body::Rows(table, block.clone()))
+                .insert(self.partition, checked, token, Body::Rows(table, block.clone()))
                 .await
             {
                 Outcome::Applied => state.applied(&block),
@@ -405,15 +278,19 @@ impl Shell {
         let ids = leaving.iter().map(|left| {
             let identity = Identity {
                 journal: left.journal,
-                partition: PARTITION,
+                partition: self.partition,
                 seq: left.position,
             };
             (identity, 0)
         });
         let part = self.ledger.settled_offset().to_string();
         let token = Token::of("model.journals", &part, 0, ids);
-        let row =
-            |left: &Leaving| -> (JournalId, u64, _) { (left.journal, left.position, left.watermark.clone()) };
+        let row = |left: &Leaving| Left {
+            partition: self.partition,
+            journal: left.journal,
+            position: left.position,
+            mark: left.watermark.clone(),
+        };
         let rows = leaving.iter().map(row).collect();
         self.write_own(token, Body::Journals(rows)).await
     }
@@ -421,7 +298,11 @@ impl Shell {
     async fn write_own(&self, token: Token, body: Body) -> Result<(), End> {
         loop {
             let checked = self.check()?;
-            match self.world.insert(checked, token, body.clone()).await {
+            match self
+                .world
+                .insert(self.partition, checked, token, body.clone())
+                .await
+            {
                 Outcome::Applied => return Ok(()),
                 Outcome::Definite => {}
                 Outcome::Ambiguous => self.kill().await?,
@@ -436,7 +317,7 @@ impl Shell {
         let by_rotor = self.control(Control::CopiesByRotor);
         for record in sorted.copies.iter().filter(|_| !by_rotor) {
             self.deliver().await?;
-            rotor::copy(&mut self.world.get(), record);
+            self.world.get().copy(record);
         }
         for copy in &sorted.handed_over {
             self.deliver().await?;
@@ -446,7 +327,30 @@ impl Shell {
             self.deliver().await?;
             self.world.get().dead.push(*letter);
         }
+        for letter in &sorted.waited_out {
+            self.deliver().await?;
+            self.give_out(letter);
+        }
         self.deliver().await
+    }
+
+    /// A row that has waited for a day is a dead letter. Its table may have taken it without saying so, and perhaps without
+    /// its view: nobody can ask while it fails. The letter says that it is not known.
+    fn give_out(&self, letter: &DeadLetter) {
+        let mut state = self.world.get();
+        state.stats.waited_out += 1;
+        if let Some((table, sub)) = letter.row {
+            let row = Row {
+                identity: letter.identity,
+                sub,
+                message: letter.message,
+            };
+            if state.server.holds(table, &row) {
+                state.both.insert((letter.event(), table, sub));
+                state.alarmed.insert((table, row));
+            }
+        }
+        state.dead.push(*letter);
     }
 
     async fn deliver(&self) -> Result<(), End> {
