@@ -2,6 +2,8 @@
 //!
 //! It owns sockets, permits and timeouts; what a request means is its caller's.
 
+mod heard;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -15,17 +17,19 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::heard::{Heard, Progress};
+
 /// Most bytes of a request's head.
 const HEAD: usize = 64 << 10;
 /// How long to wait when no connection can be accepted, which mostly means that file descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a client that was too slow to ask may take to hear so.
+/// How long a client that had not asked when it was no longer waited for may take to hear so.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What connections may take.
@@ -55,11 +59,21 @@ pub struct Listener {
     manner: Manner,
 }
 
+/// Why a request whose head began and did not end is not waited for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// It took longer than [`Limits::header_timeout`].
+    Late,
+    /// The process ends: see [`Listener::closing`].
+    Draining,
+}
+
 /// How connections end that are no longer wanted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Manner {
-    unfinished: Option<fn() -> Bytes>,
+    unfinished: Option<fn(Unfinished) -> Bytes>,
     linger: Duration,
+    closing: CancellationToken,
 }
 
 impl Listener {
@@ -77,11 +91,19 @@ impl Listener {
         })
     }
 
-    /// Gives a whole answer, status line and all, for a request whose head began and did not end in time; without one
-    /// the connection is closed in silence, as an idle one always is.
+    /// Gives a whole answer, status line and all, for a request whose head began and did not end while it was waited for;
+    /// without one the connection is closed in silence, as an idle one always is.
     #[must_use]
-    pub fn answering_unfinished(mut self, answer: fn() -> Bytes) -> Self {
+    pub const fn answering_unfinished(mut self, answer: fn(Unfinished) -> Bytes) -> Self {
         self.manner.unfinished = Some(answer);
+        self
+    }
+
+    /// Waits for the rest of a head that has begun until `closing` is cancelled, once the port drains; without it for as
+    /// long as [`Limits::header_timeout`] allows.
+    #[must_use]
+    pub fn closing(mut self, closing: CancellationToken) -> Self {
+        self.manner.closing = closing;
         self
     }
 
@@ -124,7 +146,7 @@ impl Listener {
                 continue;
             };
             let (answer, drain, limits) = (answer.clone(), drain.clone(), self.limits);
-            let manner = self.manner;
+            let manner = self.manner.clone();
             tracker.spawn(async move {
                 let connection = connection(stream, peer, answer, (limits.header_timeout, manner), drain);
                 match limits.lifetime {
@@ -170,10 +192,13 @@ async fn connection<S, F, B>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
+    let progress = Arc::new(Progress::default());
     let service = service_fn(|request| {
-        let (answer, drain) = (answer(request, peer), &drain);
+        progress.answers(true);
+        let (answer, drain, progress) = (answer(request, peer), &drain, &progress);
         async move {
             let mut answer = answer.await;
+            progress.answers(false);
             if drain.is_cancelled() {
                 answer
                     .headers_mut()
@@ -188,7 +213,7 @@ async fn connection<S, F, B>(
         .max_buf_size(HEAD)
         // Answers are small: copied behind their head they leave with the cheaper call.
         .writev(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Heard::new(stream, Arc::clone(&progress))), service);
     let lingered = async {
         drain.cancelled().await;
         if !manner.linger.is_zero() {
@@ -198,25 +223,50 @@ async fn connection<S, F, B>(
     let ended = tokio::select! {
         // What has arrived is seen before the connection is told to end.
         biased;
-        ended = &mut connection => ended,
+        ended = &mut connection => Some(ended),
         () = lingered => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            // Told to end while a head is on its way the connection would not wait for the rest of it.
+            if !progress.head_has_begun() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            tokio::select! {
+                biased;
+                ended = &mut connection => Some(ended),
+                () = manner.closing.cancelled() => {
+                    if progress.head_has_begun() {
+                        None
+                    } else {
+                        Pin::new(&mut connection).graceful_shutdown();
+                        Some((&mut connection).await)
+                    }
+                }
+            }
         }
     };
-    let Err(error) = ended else { return };
-    tracing::debug!(%error, "a connection ended early");
+    let unfinished = match ended {
+        Some(Ok(())) => return,
+        Some(Err(error)) => {
+            tracing::debug!(%error, "a connection ended early");
+            error.is_timeout().then_some(Unfinished::Late)
+        }
+        None => Some(Unfinished::Draining),
+    };
     let parts = connection.into_parts();
-    if let Some(answer) = manner
-        .unfinished
-        .filter(|_| error.is_timeout() && !parts.read_buf.is_empty())
+    if let (Some(why), Some(answer)) = (unfinished, manner.unfinished)
+        && !parts.read_buf.is_empty()
     {
-        let mut stream = parts.io.into_inner();
-        let told = async {
-            stream.write_all(&answer()).await?;
-            stream.shutdown().await
-        };
         // Nobody is owed more than the attempt.
+        let told = tell(parts.io.into_inner().into_inner(), answer(why));
         drop(tokio::time::timeout(LAST_WORD, told).await);
     }
+}
+
+/// Sends a last answer, and takes what is still on its way: a connection that is closed with bytes unread is reset, which
+/// may overtake the answer.
+async fn tell(mut stream: TcpStream, answer: Bytes) -> std::io::Result<()> {
+    stream.write_all(&answer).await?;
+    stream.shutdown().await?;
+    let mut rest = [0; 4096];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }

@@ -234,7 +234,7 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
     )?;
     let server = Server::bind(&config.http).await?;
     tracing::info!(address = %server.address()?, "events are taken");
-    let mut serving = tokio::spawn(server.serve(handler, shutdown.token()));
+    let mut serving = tokio::spawn(server.serve(handler, shutdown.token(), closing.clone()));
     tokio::select! {
         biased;
         () = shutdown.requested() => {}
@@ -251,7 +251,7 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         let now = tokio::time::Instant::now();
         (now + left / 2, now + left)
     };
-    // A client that is slow with its body has half of it; the other half is for what was taken.
+    // A client that is slow with its request has half of it; the other half is for what was taken.
     if tokio::time::timeout_at(half, &mut serving).await.is_err() {
         closing.cancel();
         if tokio::time::timeout_at(deadline, &mut serving).await.is_err() {

@@ -7,6 +7,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYP
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use millrace_event::IngestCode;
+use millrace_service::listen::Unfinished;
 use serde::Serialize;
 
 use super::pixel;
@@ -146,12 +147,18 @@ pub(super) fn refused(refusal: &Refusal, attempts: u32, request_id: &str) -> Ans
     answer
 }
 
-/// 408 as it goes over the wire, for a request whose head did not end in time: it has no route and no account yet.
-pub(super) fn unfinished() -> Bytes {
-    let refusal = Refusal::new(
-        IngestCode::Timeout,
-        "the head of the request did not arrive in time",
-    );
+/// 408 or 503 as it goes over the wire, for a request whose head did not end: it has no route and no account yet.
+pub(super) fn unfinished(why: Unfinished) -> Bytes {
+    let (refusal, again) = match why {
+        Unfinished::Late => {
+            let message = "the head of the request did not arrive in time";
+            (Refusal::new(IngestCode::Timeout, message), String::new())
+        }
+        Unfinished::Draining => {
+            let again = format!("{RETRY_AFTER}: {}\r\n", retry_after(None, 0));
+            (Refusal::draining(), again)
+        }
+    };
     let id = format!("req_{}", uuid::Uuid::new_v4().simple());
     let body = json(&Failure {
         success: false,
@@ -160,7 +167,7 @@ pub(super) fn unfinished() -> Bytes {
     });
     let mut text = format!(
         "HTTP/1.1 {}\r\n{CONTENT_TYPE}: application/json\r\n{CACHE_CONTROL}: no-store\r\n{REQUEST_ID}: {id}\r\n\
-         {CONNECTION}: close\r\n{CONTENT_LENGTH}: {}\r\n\r\n",
+         {again}{CONNECTION}: close\r\n{CONTENT_LENGTH}: {}\r\n\r\n",
         status(refusal.code),
         body.len()
     )

@@ -46,17 +46,17 @@ impl Server {
     }
 
     /// Serves until `drain`; then takes no connection more, answers the requests that have begun, and returns
-    /// when the last connection is closed.
+    /// when the last connection is closed. Heads that are not whole when `closing` is cancelled get 503.
     ///
     /// # Cancellation
     /// Connections go on in tasks of their own.
-    pub(crate) async fn serve(self, handler: Handler, drain: CancellationToken) {
+    pub(crate) async fn serve(self, handler: Handler, drain: CancellationToken, closing: CancellationToken) {
         // What a handler holds is shared many times over; a request takes one share of all of it.
         let handler = Arc::new(handler);
         let answer = move |request, peer| {
             let handler = Arc::clone(&handler);
             async move { handler.handle(request, peer).await }
         };
-        self.listener.serve(answer, drain).await;
+        self.listener.closing(closing).serve(answer, drain).await;
     }
 }

@@ -151,10 +151,11 @@ async fn one_answer(stream: &mut tokio::net::TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_a_body_that_does_not_come() {
+async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_heads_and_bodies_that_do_not_come() {
     let settings = vec![
         ("MILLRACE__SHUTDOWN__DEADLINE", "12s".to_owned()),
         ("MILLRACE__HTTP__BODY_TIMEOUT", "60s".to_owned()),
+        ("MILLRACE__HTTP__HEADER_TIMEOUT", "60s".to_owned()),
     ];
     let mut pipeline = start(settings).await;
     let key = pipeline.key("server", &[]).await.unwrap();
@@ -170,15 +171,29 @@ async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_a_body_that_does_
         );
         (head, body)
     };
-    // One connection was used and is kept, one has a request whose body comes later, one whose body never comes.
-    let mut kept = connect().await;
-    let (head, body) = request("before");
-    kept.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    let answer = one_answer(&mut kept).await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"),
-        "{answer}"
-    );
+    // Two connections have begun a head; of one the rest comes later, of the other it never comes. They were opened before
+    // others that are answered, so the gateway has them.
+    let (mut continued, mut broken) = (connect().await, connect().await);
+    let (head, body) = request("continued");
+    let (first, later) = (head[..20].to_owned(), format!("{}{body}", &head[20..]));
+    continued.write_all(first.as_bytes()).await.unwrap();
+    broken.write_all(first.as_bytes()).await.unwrap();
+    // Two were used and are kept, and one of them begins a head that never ends. One has a request whose body comes later,
+    // one whose body never comes.
+    let (mut kept, mut again) = (connect().await, connect().await);
+    for (stream, message_id) in [(&mut kept, "before"), (&mut again, "before too")] {
+        let (head, body) = request(message_id);
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .await
+            .unwrap();
+        let answer = one_answer(stream).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+    again.write_all(first.as_bytes()).await.unwrap();
     let (mut begun, mut stalled) = (connect().await, connect().await);
     let (head, rest) = request("begun");
     begun.write_all(head.as_bytes()).await.unwrap();
@@ -198,8 +213,17 @@ async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_a_body_that_does_
     let (head, body) = request("meanwhile");
     kept.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     begun.write_all(rest.as_bytes()).await.unwrap();
+    continued.write_all(later.as_bytes()).await.unwrap();
     process.signal(rustix::process::Signal::CONT).unwrap();
-    for (stream, expected) in [(&mut kept, "200"), (&mut begun, "200"), (&mut stalled, "503")] {
+    let answers = [
+        (&mut kept, "200"),
+        (&mut begun, "200"),
+        (&mut continued, "200"),
+        (&mut stalled, "503"),
+        (&mut broken, "503"),
+        (&mut again, "503"),
+    ];
+    for (stream, expected) in answers {
         let answer = one_answer(stream).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
@@ -219,7 +243,9 @@ async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_a_body_that_does_
     // What it had no time to ship its successor ships.
     pipeline.process("ingest").start_again().unwrap();
     pipeline.ready("ingest").await.unwrap();
-    let ids: BTreeSet<String> = ["before", "begun", "meanwhile"].map(str::to_owned).into();
+    let ids: BTreeSet<String> = ["before", "before too", "begun", "continued", "meanwhile"]
+        .map(str::to_owned)
+        .into();
     let events = all_arrived(&pipeline, &ids).await;
     assert_eq!(events.keys().cloned().collect::<BTreeSet<_>>(), ids);
 }
