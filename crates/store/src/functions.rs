@@ -4,13 +4,14 @@
 //! what was in force before that promotion, as often as there is something before.
 
 mod language;
+mod steps;
 
-use deadpool_postgres::Transaction;
 use millrace_event::Timestamp;
 
 use crate::postgres::Fields;
-use crate::workspaces::{destination, source};
 use crate::{ChainId, Entity, Error, FunctionId, Name, Postgres, WorkspaceId};
+
+use steps::{add, chain, enforce, existing, function, judge, lock};
 
 pub use language::Language;
 
@@ -69,6 +70,10 @@ pub struct InForce {
     pub function: FunctionId,
     /// Its version.
     pub version: u32,
+    /// Its place among the chain's functions, from 0.
+    pub position: u32,
+    /// The version that was in force there before; none where the function is new to the chain.
+    pub before: Option<u32>,
 }
 
 /// A function as it is listed.
@@ -128,59 +133,44 @@ impl Functions {
         language: Language,
         code: &str,
     ) -> Result<Put, Error> {
-        if code.trim().is_empty() || code.len() > MAX_CODE_BYTES {
-            return Err(Error::Invalid {
-                what: "code",
-                reason: "has 1 byte to 1 MiB and is not only spaces",
-            });
-        }
-        if code.contains('\0') {
-            return Err(Error::Invalid {
-                what: "code",
-                reason: "holds a zero byte",
-            });
-        }
+        judge(code)?;
         self.postgres
             .call(async {
                 let mut client = self.postgres.client().await?;
                 let transaction = client.transaction().await?;
-                let insert = "INSERT INTO functions (id, workspace, name) VALUES ($1, $2, $3)
-                    ON CONFLICT (workspace, name) DO NOTHING";
-                let new = FunctionId::mint()?;
-                transaction
-                    .execute(insert, &[&new.as_str(), &workspace.as_str(), &name.as_str()])
-                    .await?;
-                // The lock makes version numbers dense when two people put at once.
-                let function = function(&transaction, workspace, name.as_str(), "FOR UPDATE").await?;
-                let newest = "SELECT version, language, code FROM function_versions
-                    WHERE function = $1 ORDER BY version DESC LIMIT 1";
-                let newest = transaction.query_opt(newest, &[&function.as_str()]).await?;
-                let mut version = 1_i32;
-                if let Some(row) = newest {
-                    let (language_before, code_before): (Language, &str) =
-                        (row.parsed("language")?, row.field("code")?);
-                    if (language_before, code_before) == (language, code) {
-                        return Ok(Put {
-                            function,
-                            version: row.version("version")?,
-                            created: false,
-                        });
-                    }
-                    version = row.field::<i32>("version")?.saturating_add(1);
-                }
-                let insert = "INSERT INTO function_versions (function, version, language, code)
-                    VALUES ($1, $2, $3, $4) RETURNING version";
-                let values: (&str, &str) = (function.as_str(), language.as_str());
-                let row = transaction
-                    .query_one(insert, &[&values.0, &version, &values.1, &code])
-                    .await?;
-                let version = row.version("version")?;
+                let put = add(&transaction, workspace, name, language, code).await?;
                 self.postgres.keep(transaction).await?;
-                Ok(Put {
-                    function,
-                    version,
-                    created: true,
-                })
+                Ok(put)
+            })
+            .await
+    }
+
+    /// [Puts](Self::put) a version and [promotes](Self::promote) it: both are done or neither is.
+    ///
+    /// # Errors
+    /// Those of the two.
+    ///
+    /// # Cancellation
+    /// It is put and in force, or it is not.
+    pub async fn put_in_force(
+        &self,
+        workspace: &WorkspaceId,
+        route: &Route,
+        name: &Name,
+        language: Language,
+        code: &str,
+    ) -> Result<(Put, InForce), Error> {
+        judge(code)?;
+        self.postgres
+            .call(async {
+                let mut client = self.postgres.client().await?;
+                let transaction = client.transaction().await?;
+                lock(&transaction).await?;
+                let put = add(&transaction, workspace, name, language, code).await?;
+                let chain = chain(&transaction, workspace, route).await?;
+                let now = enforce(&transaction, workspace, chain, put.function.clone(), put.version).await?;
+                self.postgres.keep(transaction).await?;
+                Ok((put, now))
             })
             .await
     }
@@ -208,13 +198,9 @@ impl Functions {
                 let chain = chain(&transaction, workspace, route).await?;
                 let function = function(&transaction, workspace, id_or_name, "").await?;
                 let version = existing(&transaction, &function, version).await?;
-                put_in_force(&transaction, workspace, &chain, &function, version).await?;
+                let now = enforce(&transaction, workspace, chain, function, version).await?;
                 self.postgres.keep(transaction).await?;
-                Ok(InForce {
-                    chain,
-                    function,
-                    version,
-                })
+                Ok(now)
             })
             .await
     }
@@ -239,7 +225,9 @@ impl Functions {
                 lock(&transaction).await?;
                 let chain = chain(&transaction, workspace, route).await?;
                 let function = function(&transaction, workspace, id_or_name, "").await?;
-                let query = "SELECT now.id AS now, before.id AS before, before.version AS version
+                let query =
+                    "SELECT now.id AS now, before.id AS before, before.version AS version, c.position,
+                        now.version AS rolled_back
                     FROM chain_functions c
                     JOIN promotions now ON now.id = c.promotion
                     JOIN promotions before ON before.id = now.previous
@@ -259,13 +247,15 @@ impl Functions {
                 transaction
                     .execute(update, &[&chain.as_str(), &function.as_str(), &before])
                     .await?;
-                let version = row.version("version")?;
-                self.postgres.keep(transaction).await?;
-                Ok(InForce {
+                let now = InForce {
                     chain,
                     function,
-                    version,
-                })
+                    version: row.version("version")?,
+                    position: row.version("position")?,
+                    before: Some(row.version("rolled_back")?),
+                };
+                self.postgres.keep(transaction).await?;
+                Ok(now)
             })
             .await
     }
@@ -353,111 +343,4 @@ impl Functions {
             })
             .await
     }
-}
-
-/// Takes the configuration's lock before any other: two promotions never wait for each other in a circle.
-async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
-    transaction
-        .execute("SELECT version FROM config_version FOR UPDATE", &[])
-        .await?;
-    Ok(())
-}
-
-async fn function(
-    transaction: &Transaction<'_>,
-    workspace: &WorkspaceId,
-    id_or_name: &str,
-    locking: &'static str,
-) -> Result<FunctionId, Error> {
-    let query = format!(
-        "SELECT id FROM functions WHERE workspace = $1 AND $2 IN (id, name)
-         ORDER BY id = $2 DESC LIMIT 1 {locking}"
-    );
-    let row = transaction
-        .query_opt(&query, &[&workspace.as_str(), &id_or_name])
-        .await?;
-    row.ok_or_else(|| Error::not_found(Entity::Function, id_or_name))?
-        .parsed("id")
-}
-
-/// The chain between two parts of a workspace, made when there is none: the parts decide that it may exist.
-/// The caller holds the configuration's lock. Looking first keeps the configuration's version still when
-/// nothing is made.
-async fn chain(
-    transaction: &Transaction<'_>,
-    workspace: &WorkspaceId,
-    route: &Route,
-) -> Result<ChainId, Error> {
-    let source = source(transaction, workspace, &route.source).await?.id;
-    let destination = destination(transaction, workspace, &route.destination).await?.id;
-    let ends = (source.as_str(), destination.as_str());
-    let query = "SELECT id FROM chains WHERE source = $1 AND destination = $2";
-    if let Some(row) = transaction.query_opt(query, &[&ends.0, &ends.1]).await? {
-        return row.parsed("id");
-    }
-    let new = ChainId::mint()?;
-    let insert = "INSERT INTO chains (id, workspace, source, destination) VALUES ($1, $2, $3, $4)";
-    transaction
-        .execute(insert, &[&new.as_str(), &workspace.as_str(), &ends.0, &ends.1])
-        .await?;
-    Ok(new)
-}
-
-/// The version asked for, if it exists; without one the newest.
-async fn existing(
-    transaction: &Transaction<'_>,
-    function: &FunctionId,
-    version: Option<u32>,
-) -> Result<u32, Error> {
-    let query = "SELECT version FROM function_versions
-        WHERE function = $1 AND version = coalesce($2, version) ORDER BY version DESC LIMIT 1";
-    // What does not fit the column does not exist either.
-    let wanted = version.map(|version| i32::try_from(version).unwrap_or(0));
-    let row = transaction
-        .query_opt(query, &[&function.as_str(), &wanted])
-        .await?;
-    let asked = || {
-        version.map_or_else(
-            || format!("{function}"),
-            |version| format!("{function}@{version}"),
-        )
-    };
-    row.ok_or_else(|| Error::not_found(Entity::FunctionVersion, asked()))?
-        .version("version")
-}
-
-async fn put_in_force(
-    transaction: &Transaction<'_>,
-    workspace: &WorkspaceId,
-    chain: &ChainId,
-    function: &FunctionId,
-    version: u32,
-) -> Result<(), Error> {
-    let ids = (workspace.as_str(), chain.as_str(), function.as_str());
-    let query = "SELECT p.id, p.version FROM chain_functions c JOIN promotions p ON p.id = c.promotion
-        WHERE c.chain = $1 AND c.function = $2";
-    let now = transaction.query_opt(query, &[&ids.1, &ids.2]).await?;
-    let previous: Option<i64> = match &now {
-        Some(row) if row.version("version")? == version => return Ok(()),
-        Some(row) => Some(row.field("id")?),
-        None => None,
-    };
-    let insert = "INSERT INTO promotions (chain, function, version, previous)
-        SELECT $1, function, version, $4 FROM function_versions WHERE function = $2 AND version::bigint = $3
-        RETURNING id";
-    let row = transaction
-        .query_one(insert, &[&ids.1, &ids.2, &i64::from(version), &previous])
-        .await?;
-    let promotion: i64 = row.field("id")?;
-    if previous.is_some() {
-        let update = "UPDATE chain_functions SET promotion = $3 WHERE chain = $1 AND function = $2";
-        transaction.execute(update, &[&ids.1, &ids.2, &promotion]).await?;
-    } else {
-        let append = "INSERT INTO chain_functions (workspace, chain, position, function, promotion)
-            SELECT $1, $2, coalesce(max(position) + 1, 0), $3, $4 FROM chain_functions WHERE chain = $2";
-        transaction
-            .execute(append, &[&ids.0, &ids.1, &ids.2, &promotion])
-            .await?;
-    }
-    Ok(())
 }

@@ -50,36 +50,32 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
             let workspace = workspaces.find(&workspace).await?.id;
             let rotor = parts.rotor(rotor.rotor.as_deref())?;
             trial::compiles(&rotor, &file.display().to_string(), &code, language).await?;
-            let put = functions.put(&workspace, &name, language, &code).await?;
-            if parts.is_dry_run() && put.created {
-                // Nor can what was not put be promoted, beyond that there is a place for it.
-                if promote {
-                    workspaces.source(&workspace, &route.source).await?;
-                    workspaces.destination(&workspace, &route.destination).await?;
-                }
-                let object = json!({
-                    "function": null, "version": put.version, "created": true, "promoted": promote,
-                    "language": language.as_str(), "bytes": code.len(),
-                });
-                let and = if promote { " and in force" } else { "" };
-                let line = format!("{} compiles: {name}@{} is put{and}", file.display(), put.version);
-                return Answer::new(object, line);
-            }
-            let object = json!({
-                "function": put.function, "version": put.version, "created": put.created, "promoted": promote,
+            let (put, now) = if promote {
+                let route = route.into();
+                let put = functions.put_in_force(&workspace, &route, &name, language, &code);
+                let (put, now) = put.await?;
+                parts.tell_configured().await;
+                (put, Some(now))
+            } else {
+                (functions.put(&workspace, &name, language, &code).await?, None)
+            };
+            // The id of a function that was only tried is none.
+            let is_new = put.created && put.version == 1;
+            let function = (!parts.is_dry_run() || !is_new).then_some(&put.function);
+            let mut object = json!({
+                "function": function, "version": put.version, "created": put.created, "promoted": promote,
                 "language": language.as_str(), "bytes": code.len(),
             });
+            let id = function.map(|id| format!(" ({id})")).unwrap_or_default();
             let is = if put.created { "is put" } else { "was put before" };
-            let mut line = format!("{name}@{} ({}) {is}", put.version, put.function);
-            if promote {
-                let id = put.function.as_str();
-                functions
-                    .promote(&workspace, &route.into(), id, Some(put.version))
-                    .await?;
-                parts.tell_configured().await;
-                line.push_str(" and in force");
-            } else {
-                line.push_str("; `millctl function promote` puts it in force");
+            let mut line = format!("{name}@{}{id} {is}", put.version);
+            match now {
+                Some(now) => {
+                    object["position"] = json!(now.position);
+                    object["before"] = json!(now.before);
+                    line.push_str(&format!(" and in force{}", place(&now)));
+                }
+                None => line.push_str("; `millctl function promote` puts it in force"),
             }
             Answer::new(object, line)
         }
@@ -189,8 +185,24 @@ pub(super) async fn run(command: Function, parts: &Parts) -> Result<Answer> {
 }
 
 fn in_force(name: &str, now: &InForce) -> Result<Answer> {
-    let object = json!({ "function": now.function, "version": now.version, "chain": now.chain });
-    Answer::new(object, format!("{name}@{} is in force", now.version))
+    let object = json!({
+        "function": now.function, "version": now.version, "chain": now.chain, "position": now.position,
+        "before": now.before,
+    });
+    Answer::new(
+        object,
+        format!("{name}@{} is in force{}", now.version, place(now)),
+    )
+}
+
+/// Where a version stands, and instead of what.
+fn place(now: &InForce) -> String {
+    let position = now.position;
+    match now.before {
+        Some(before) if before == now.version => format!(" at place {position}, as it was"),
+        Some(before) => format!(" at place {position}, where @{before} was"),
+        None => format!(" at place {position}, the end of its chain"),
+    }
 }
 
 fn row(listed: &Listed) -> Vec<String> {

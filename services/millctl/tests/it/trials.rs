@@ -257,13 +257,30 @@ async fn every_command_that_changes_something_can_be_tried_and_then_changes_noth
         .of("function put", &[&put[..], &["--promote", &code]].concat())
         .await;
     assert_eq!((&dry["version"], &dry["function"]), (&1.into(), &Value::Null));
+    assert_eq!((&dry["position"], &dry["before"]), (&0.into(), &Value::Null));
+    // What a promotion would do is found out by doing it: the end of the chain, or another version's place, or why not.
+    let second = [&workspace[..], &["--name", "g", "--promote"]].concat();
+    let (dry, _) = trials.of("function put", &[&second[..], &[&code]].concat()).await;
+    assert_eq!((&dry["position"], &dry["before"]), (&1.into(), &Value::Null));
+    let (dry, _) = trials
+        .of("function put", &[&second[..], &[&newer]].concat())
+        .await;
+    assert_eq!((&dry["version"], &dry["position"]), (&2.into(), &1.into()));
+    assert_eq!(dry["before"], 1);
+    let nowhere = [
+        &["function", "put", "--destination", "nowhere", "--dry-run"],
+        &second[..],
+        &[&code],
+    ];
+    let (_, said) = trials.installation.failure(&nowhere.concat());
+    assert!(said.contains("nowhere"), "{said}");
     trials
         .installation
         .json(&[&["function", "put"], &put[..], &[&newer]].concat());
     let (dry, _) = trials.of("function promote", &put).await;
-    assert_eq!(dry["version"], 2);
+    assert_eq!((&dry["version"], &dry["before"]), (&2.into(), &1.into()));
     let (dry, promoted) = trials.of("function rollback", &put).await;
-    assert_eq!(dry["version"], 1);
+    assert_eq!((&dry["version"], &dry["before"]), (&1.into(), &2.into()));
     let chain = field(&promoted, "chain");
     let kills = Kills {
         chain: chain.to_owned(),
