@@ -386,8 +386,16 @@ pub struct Usage {
     pub cpu_us: u64,
     /// Time from its beginning to its end, in microseconds.
     pub wall_us: u64,
+    /// Of that, the time in which it waited, for calls or timers, in microseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waited_us: u64,
     /// Heap of the chain's isolate after it, in bytes.
     pub heap_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One line of `ctx.log` or `console`.

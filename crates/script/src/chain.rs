@@ -5,6 +5,8 @@
 //! give up the one used least. One thread for each also gives each its own stack and its own CPU clock: an event in one
 //! lane neither waits for one in another nor pays for it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -161,20 +163,34 @@ pub(crate) fn serve(load: Load, watchdog: Watchdog, replies: Replies, incoming: 
     let mut runner = Runner::new(load, watchdog, Outside::new(replies));
     while let Ok(job) = incoming.recv() {
         let (began, cpu) = (now(), thread_cpu());
-        let ran = match Batch::decode(&job.batch) {
-            Ok(batch) => runtime.block_on(runner.run(&batch, &job)),
-            Err(error) => Err(error),
+        let (ran, waited) = match Batch::decode(&job.batch) {
+            Ok(batch) => runtime.block_on(timed(runner.run(&batch, &job))),
+            Err(error) => (Err(error), Duration::ZERO),
         };
         let share = ran.map(|mut share| {
             share.logged.usage = Usage {
                 cpu_us: micros(thread_cpu().saturating_sub(cpu)),
                 wall_us: micros(now() - began),
+                waited_us: micros(waited),
                 heap_bytes: runner.heap_bytes(),
             };
             share
         });
         answer(&job.told, share.map_err(ChainError::Batch));
     }
+}
+
+/// A future with the time in which it waited for others.
+async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    let (mut waited, mut since) = (Duration::ZERO, None);
+    let mut future = pin!(future);
+    let done = poll_fn(|context| {
+        waited += since.take().map_or(Duration::ZERO, |since| now() - since);
+        let polled = future.as_mut().poll(context);
+        since = polled.is_pending().then(now);
+        polled
+    });
+    (done.await, waited)
 }
 
 /// Processor time of this thread.

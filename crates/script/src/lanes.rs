@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_event::frame::payload::PayloadError;
@@ -144,15 +144,16 @@ impl Places {
 /// Puts the shares of all lanes together again.
 pub(crate) fn together(mut shares: Vec<Share>) -> (Answer, Logged) {
     let mut all = Logged::default();
-    let mut wall = Duration::ZERO;
+    let (mut wall, mut waited) = (0, 0);
     for Share { logged, .. } in &mut shares {
         all.lines.append(&mut logged.lines);
         all.discarded += logged.discarded;
         all.usage.cpu_us += logged.usage.cpu_us;
         all.usage.heap_bytes += logged.usage.heap_bytes;
-        wall = wall.max(Duration::from_micros(logged.usage.wall_us));
+        wall = wall.max(logged.usage.wall_us);
+        waited = waited.max(logged.usage.waited_us);
     }
-    all.usage.wall_us = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+    (all.usage.wall_us, all.usage.waited_us) = (wall, waited);
     all.lines.sort_by_key(|line| line.index);
     let over = all.lines.len().saturating_sub(BATCH_LINES);
     all.lines.truncate(BATCH_LINES);

@@ -125,9 +125,12 @@ pub struct EventLimits {
     /// Processor time, through the whole chain.
     #[serde(with = "humantime_serde")]
     pub cpu: Duration,
-    /// Wall time for one workspace's events of one batch, where the batch holds events of others too.
+    /// What a workspace may make others on its partition wait at once, beyond the usual.
     #[serde(with = "humantime_serde")]
     pub batch_wall: Duration,
+    /// How long it takes until a workspace that did has that again.
+    #[serde(with = "humantime_serde")]
+    pub batch_refill: Duration,
     /// Heap of the chain's isolate.
     pub heap: ByteSize,
     /// JSON text of everything that the event became.
@@ -208,7 +211,8 @@ impl Default for EventLimits {
         Self {
             wall: Duration::from_secs(1),
             cpu: Duration::from_millis(500),
-            batch_wall: Duration::from_millis(200),
+            batch_wall: Duration::from_millis(100),
+            batch_refill: Duration::from_secs(20),
             heap: ByteSize::mib(128),
             output: ByteSize::kib(900),
             outputs: 100,
@@ -271,11 +275,8 @@ impl Checked for Configuration {
         if self.limits.cpu.as_millis() == 0 {
             faults.add("limits.cpu", "at least one millisecond is needed");
         }
-        if self.limits.batch_wall < Duration::from_millis(16) {
-            faults.add(
-                "limits.batch_wall",
-                "at least 16ms are needed: it may be halved four times",
-            );
+        if self.limits.batch_wall.as_millis() == 0 {
+            faults.add("limits.batch_wall", "at least one millisecond is needed");
         }
         if self.limits.heap < ByteSize::mib(16) {
             faults.add("limits.heap", "an isolate needs at least 16MiB");

@@ -51,7 +51,7 @@ pub struct Shared {
     pub pool: Arc<Pool>,
     /// Which of them are held back.
     pub quarantine: Quarantine,
-    /// What a workspace may take of a batch beside others.
+    /// What a workspace may take of the time of others.
     pub budgets: Budgets,
     /// Half of the workers: more are never busy with events that come back, among which are the slow ones.
     pub returning: Semaphore,

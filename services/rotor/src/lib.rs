@@ -150,7 +150,7 @@ pub async fn run(context: Context<Configuration>) -> anyhow::Result<()> {
         topics: config.topics,
         incarnation: config.ingest.incarnation,
         registry,
-        budgets: Budgets::new(config.limits.batch_wall),
+        budgets: Budgets::new(config.limits.batch_wall, config.limits.batch_refill),
         returning: Semaphore::new((pool.workers().get() / 2).max(1)),
         logs,
         pool,

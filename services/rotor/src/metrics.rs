@@ -19,6 +19,7 @@ struct Decided {
 pub struct Metrics {
     pub(crate) records: Counter,
     verdicts: Family<Decided, Counter>,
+    pub(crate) sat_out: Counter,
     pub(crate) batch_seconds: Histogram,
     pub(crate) produce_seconds: Histogram,
     pub(crate) partitions: Gauge,
@@ -36,6 +37,7 @@ impl Metrics {
         let metrics = Self {
             records: Counter::default(),
             verdicts: Family::default(),
+            sat_out: Counter::default(),
             batch_seconds: buckets(),
             produce_seconds: buckets(),
             partitions: Gauge::default(),
@@ -51,6 +53,11 @@ impl Metrics {
             "verdicts",
             "Records written, by verdict",
             metrics.verdicts.clone(),
+        );
+        registry.register(
+            "sat_out",
+            "Events not run because their workspace took too much of its neighbours' time",
+            metrics.sat_out.clone(),
         );
         registry.register(
             "batch_seconds",

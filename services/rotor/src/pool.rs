@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millrace_event::FunctionCode;
 use millrace_event::frame::payload::Records;
 use millrace_event::frame::{Fault, Load, LogLine, Outcome, Usage};
+use millrace_event::{FunctionCode, Verdict};
 use millrace_service::{Clock, Condition};
 use tokio::sync::{mpsc, oneshot};
 
@@ -149,6 +149,8 @@ pub struct Ran {
     pub usage: Usage,
     /// The events that killed their worker each time they ran.
     pub kills: Vec<Kill>,
+    /// What it took of its seat: processor time and waits, and all of the time with workers that died or ran into the budget.
+    pub took: Duration,
 }
 
 /// A worker's death that one event is to blame for.
@@ -169,6 +171,13 @@ impl Kill {
     }
 }
 
+/// Whether an event was not run, or not to its end, because the budget was used up. Nothing else sends an event round again
+/// for a limit.
+pub(crate) fn is_past_budget(outcome: &Outcome) -> bool {
+    let code = outcome.fault.as_ref().map(|fault| fault.code);
+    outcome.verdict == Verdict::Retry && code == Some(FunctionCode::WallLimit)
+}
+
 impl Ran {
     /// Takes what came of the events behind those that are here.
     pub(crate) fn append(&mut self, mut next: Self) {
@@ -180,8 +189,10 @@ impl Ran {
         self.lines.append(&mut next.lines);
         self.kills.append(&mut next.kills);
         self.discarded += next.discarded;
+        self.took += next.took;
         self.usage.cpu_us += next.usage.cpu_us;
         self.usage.wall_us += next.usage.wall_us;
+        self.usage.waited_us += next.usage.waited_us;
         self.usage.heap_bytes = self.usage.heap_bytes.max(next.usage.heap_bytes);
     }
 

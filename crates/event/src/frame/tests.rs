@@ -161,6 +161,7 @@ fn golden() -> Vec<(&'static str, Kind, u64, Vec<u8>)> {
                 usage: Some(Usage {
                     cpu_us: 1_250,
                     wall_us: 2_500,
+                    waited_us: 0,
                     heap_bytes: 4 << 20,
                 }),
             })),

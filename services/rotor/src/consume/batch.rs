@@ -1,6 +1,7 @@
 //! The records of one partition through their functions: one record out for each record in, in the same order.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use millrace_event::frame::{Fault, Outcome};
 use millrace_event::{FunctionCode, Verdict, header};
@@ -10,6 +11,7 @@ use tracing::Span;
 
 use super::Shared;
 use super::run::{Spot, run};
+use crate::budget::Lately;
 use crate::incoming::{Content, Incoming, Place};
 use crate::pool::{Chain, Closed};
 use crate::registry::Ways;
@@ -23,7 +25,7 @@ pub(super) struct Transformed {
     pub(super) spans: Vec<Span>,
 }
 
-/// Reads, runs and routes.
+/// Reads, runs and routes. `lately`: whose events came on the partition.
 ///
 /// # Errors
 /// When the pool is closed: the process is ending.
@@ -34,15 +36,17 @@ pub(super) async fn transform(
     shared: &Shared,
     place: Place<'_>,
     records: &[Record],
+    lately: &mut Lately,
 ) -> Result<Transformed, Closed> {
     let incoming: Vec<_> = records
         .iter()
         .map(|record| Incoming::read(record, place))
         .collect();
+    let beside = beside(&incoming, lately, shared.clock.instant());
     let traces: Vec<_> = records.iter().map(|record| Trace::of(record, place)).collect();
     let (ways, mut outcomes) = loop {
         let ways = ways(shared, &incoming).await;
-        let outcomes = run(shared, &incoming, &ways).await?;
+        let outcomes = run(shared, &incoming, &ways, beside).await?;
         if !mended(shared, &incoming, &ways, &outcomes).await {
             break (ways, outcomes);
         }
@@ -91,6 +95,17 @@ pub(super) async fn transform(
         verdicts,
         spans,
     })
+}
+
+/// Whether others wait for these events: some are among them, or came on the same partition lately.
+fn beside(incoming: &[Incoming<'_>], lately: &mut Lately, now: Instant) -> bool {
+    let workspaces = incoming.iter().filter_map(|incoming| match &incoming.content {
+        Content::Event { ingest, .. } => Some(ingest.workspace.as_str()),
+        Content::Row { row, .. } => Some(row.origin.workspace.as_str()),
+        Content::Unreadable { .. } => None,
+    });
+    workspaces.for_each(|workspace| lately.came(workspace, now));
+    lately.several(now)
 }
 
 /// The ways of each event; `None` for what is no event and for sources that nobody knows.

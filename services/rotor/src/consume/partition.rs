@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::batch;
+use crate::budget::Lately;
 use crate::incoming::{Place, due_at};
 
 /// Longest sleep towards a record that is not due: wall clocks may be set.
@@ -99,6 +100,7 @@ async fn work(
             .as_ref()
             .map_or(partition.log_start, |held| held.offset.min(partition.log_end)),
     );
+    let mut lately = Lately::default();
     loop {
         let records = tokio::select! {
             biased;
@@ -124,7 +126,7 @@ async fn work(
             let transformed = tokio::select! {
                 biased;
                 () = stopped() => return Ok(()),
-                transformed = batch::transform(shared, place, &records) => transformed,
+                transformed = batch::transform(shared, place, &records, &mut lately) => transformed,
             };
             let Ok(transformed) = transformed else {
                 return Ok(());

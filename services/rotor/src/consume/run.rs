@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use millrace_event::frame::payload::Records;
 use millrace_event::frame::{self, Fault, Outcome, Resume};
-use millrace_event::{FunctionCode, Identity, Verdict};
+use millrace_event::{FunctionCode, Identity};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
@@ -16,15 +16,15 @@ use super::Shared;
 use crate::geo::{Geo, Place};
 use crate::incoming::{Content, Incoming, Resumed};
 use crate::logs::About;
-use crate::pool::{Chain, Closed, Ran};
+use crate::pool::{Chain, Closed, Ran, is_past_budget};
 use crate::quarantine::{self, Held};
 use crate::registry::Ways;
 
 /// Events handed to a worker at once; a larger batch is shared between workers.
 const PORTION: usize = 250;
 
-/// How much more time than on the ingest topic a workspace has among events that come back.
-const RETURNING: u32 = 10;
+/// Why the events of a workspace come back that overdrew its account.
+const SITS_OUT: &str = "not run: its workspace took more time lately than it has beside others";
 
 /// What functions read about an event.
 #[derive(Serialize)]
@@ -48,6 +48,12 @@ struct Work<'a> {
     spots: Vec<Spot>,
 }
 
+impl<'a> Work<'a> {
+    fn size(&self) -> (&'a Arc<Chain>, usize) {
+        (self.chain, self.spots.len())
+    }
+}
+
 /// A part of it that one worker runs.
 struct Portion<'a> {
     chain: &'a Arc<Chain>,
@@ -56,11 +62,12 @@ struct Portion<'a> {
     budget: Option<Duration>,
 }
 
-/// Runs each event through the chain of each of its ways.
+/// Runs each event through the chain of each of its ways. `beside`: others wait for these events.
 pub(super) async fn run(
     shared: &Shared,
     incoming: &[Incoming<'_>],
     ways: &[Option<Ways>],
+    beside: bool,
 ) -> Result<HashMap<Spot, Outcome>, Closed> {
     let mut chains: HashMap<(&str, u64), Work<'_>> = HashMap::new();
     let mut outcomes = HashMap::new();
@@ -86,7 +93,26 @@ pub(super) async fn run(
         .map(|incoming| context(&shared.geo, incoming))
         .collect();
     let returning = incoming.first().is_some_and(|incoming| incoming.place.retry);
-    let portions = portions(shared, &chains, has_neighbours(incoming), returning);
+    let budgets = beside.then(|| budgets(shared, chains.values().map(Work::size), returning));
+    if let Some(budgets) = &budgets {
+        chains.retain(|_, Work { chain, spots }| {
+            let sits_out = budgets
+                .get(chain.load().workspace.as_str())
+                .is_some_and(|mine| mine.time.is_none());
+            if sits_out {
+                shared
+                    .metrics
+                    .sat_out
+                    .inc_by(u64::try_from(spots.len()).unwrap_or(u64::MAX));
+                outcomes.extend(spots.drain(..).filter_map(|spot| {
+                    let fault = Fault::new(FunctionCode::WallLimit, SITS_OUT);
+                    Some((spot, comes_back(incoming.get(spot.0)?, chain, fault, None)))
+                }));
+            }
+            !sits_out
+        });
+    }
+    let portions = portions(&chains, budgets.as_ref());
     let running = portions.iter().map(async |portion| {
         // Dropped after the portion: the next one that comes back takes its turn.
         let _turn = match returning {
@@ -107,13 +133,11 @@ pub(super) async fn run(
             .await?;
         Ok::<_, Closed>((portion, ran))
     });
-    let mut used_up: HashMap<&str, bool> = HashMap::new();
+    let mut took: HashMap<&str, Duration> = HashMap::new();
     for (portion, ran) in try_join_all(running).await? {
         let load = portion.chain.load();
         shared.quarantine.killed(load, &ran.kills);
-        if portion.budget.is_some() {
-            *used_up.entry(&load.workspace).or_default() |= ran.outcomes.iter().any(is_past_budget);
-        }
+        *took.entry(&load.workspace).or_default() += ran.took;
         let Ran {
             outcomes: came,
             lines,
@@ -124,66 +148,80 @@ pub(super) async fn run(
             let (index, _) = portion.spots.get(at)?;
             about(incoming.get(*index)?)
         });
-        outcomes.extend(portion.spots.iter().copied().zip(came));
+        outcomes.extend(portion.spots.iter().copied().zip(came).map(|(spot, outcome)| {
+            if is_past_budget(&outcome)
+                && let (Some(incoming), Some(fault)) = (incoming.get(spot.0), &outcome.fault)
+            {
+                return (spot, comes_back(incoming, portion.chain, fault.clone(), None));
+            }
+            (spot, outcome)
+        }));
     }
-    for (workspace, used_up) in used_up {
-        shared.budgets.settle(workspace, used_up);
+    if !returning {
+        let now = shared.clock.instant();
+        for (workspace, mine) in budgets.iter().flatten() {
+            let took = took.get(workspace).copied().unwrap_or_default();
+            shared.budgets.took(workspace, mine.events, took, now);
+        }
     }
     Ok(outcomes)
 }
 
-/// Whether the batch holds events of several workspaces.
-fn has_neighbours(incoming: &[Incoming<'_>]) -> bool {
-    let mut workspaces = incoming.iter().filter_map(|incoming| match &incoming.content {
-        Content::Event { ingest, .. } => Some(ingest.workspace.as_str()),
-        Content::Row { row, .. } => Some(row.origin.workspace.as_str()),
-        Content::Unreadable { .. } => None,
-    });
-    let first = workspaces.next();
-    workspaces.any(|workspace| Some(workspace) != first)
+/// What the events of one workspace may take of a batch.
+struct Budget {
+    /// Those that go through a chain, counted once for each.
+    events: usize,
+    portions: u32,
+    /// `None`: the workspace sits out.
+    time: Option<Duration>,
+}
+
+/// What each workspace may take of the batch.
+fn budgets<'a>(
+    shared: &Shared,
+    chains: impl Iterator<Item = (&'a Arc<Chain>, usize)>,
+    returning: bool,
+) -> HashMap<&'a str, Budget> {
+    let now = shared.clock.instant();
+    let mut budgets: HashMap<&str, Budget> = HashMap::new();
+    for (chain, events) in chains {
+        let load = chain.load();
+        let mine = budgets.entry(&load.workspace).or_insert(Budget {
+            events: 0,
+            portions: 0,
+            time: None,
+        });
+        mine.events += events;
+        mine.portions += u32::try_from(events.div_ceil(PORTION)).unwrap_or(u32::MAX);
+        // Where events come back every batch runs at least one to its own limit: what came back for want of time gets ahead.
+        let wall = Duration::from_millis(load.limits.wall_ms);
+        mine.time = mine.time.max(returning.then_some(wall));
+    }
+    for (workspace, mine) in &mut budgets {
+        mine.time = match mine.time {
+            Some(wall) => Some(shared.budgets.returning(mine.events).max(wall)),
+            None => shared.budgets.of(workspace, mine.events, now),
+        };
+    }
+    budgets
 }
 
 /// The work in portions; what a workspace may take is shared out evenly among its own.
 fn portions<'a>(
-    shared: &Shared,
     chains: &'a HashMap<(&str, u64), Work<'a>>,
-    has_neighbours: bool,
-    returning: bool,
+    budgets: Option<&HashMap<&str, Budget>>,
 ) -> Vec<Portion<'a>> {
-    let mut portions: Vec<Portion<'a>> = Vec::new();
-    let mut counts: HashMap<&str, u32> = HashMap::new();
+    let mut portions = Vec::new();
     for Work { chain, spots } in chains.values() {
-        for spots in spots.chunks(PORTION) {
-            *counts.entry(&chain.load().workspace).or_default() += 1;
-            portions.push(Portion {
-                chain,
-                spots,
-                budget: None,
-            });
-        }
-    }
-    if !has_neighbours {
-        return portions;
-    }
-    for portion in &mut portions {
-        let load = portion.chain.load();
-        let count = counts.get(load.workspace.as_str()).copied().unwrap_or(1);
-        let mut budget = shared.budgets.of(&load.workspace) / count;
-        if returning {
-            // Here every batch runs at least one event to its own limit: what came back for want of time gets ahead.
-            let wall = Duration::from_millis(load.limits.wall_ms);
-            budget = budget.saturating_mul(RETURNING).max(wall);
-        }
-        portion.budget = Some(budget);
+        let mine = budgets.and_then(|budgets| budgets.get(chain.load().workspace.as_str()));
+        let budget = mine.and_then(|mine| Some(mine.time? / mine.portions.max(1)));
+        portions.extend(
+            spots
+                .chunks(PORTION)
+                .map(|spots| Portion { chain, spots, budget }),
+        );
     }
     portions
-}
-
-/// Whether an event was not run, or not to its end, because the time of its workspace was used up. Nothing else sends an
-/// event round again for a limit.
-fn is_past_budget(outcome: &Outcome) -> bool {
-    let code = outcome.fault.as_ref().map(|fault| fault.code);
-    outcome.verdict == Verdict::Retry && code == Some(FunctionCode::WallLimit)
 }
 
 /// The event as a log line names it.
@@ -206,6 +244,13 @@ fn held_back(shared: &Shared, incoming: &Incoming<'_>, chain: &Chain, held: &Hel
     if usize::try_from(incoming.attempt).unwrap_or(usize::MAX) >= shared.topics.retry.len() {
         return Outcome::dead_letter(fault);
     }
+    let wait = u64::try_from(held.left.as_millis()).unwrap_or(u64::MAX);
+    comes_back(incoming, chain, fault, Some(wait))
+}
+
+/// An event that was not run and comes back later, after so many milliseconds or in the first tier: at the place where it
+/// stood.
+fn comes_back(incoming: &Incoming<'_>, chain: &Chain, mut fault: Fault, wait: Option<u64>) -> Outcome {
     let stands = match &incoming.content {
         Content::Event { resume, .. } => resume.as_ref().filter(|resumed| goes_on(resumed, chain)),
         Content::Row { .. } | Content::Unreadable { .. } => None,
@@ -221,10 +266,9 @@ fn held_back(shared: &Shared, incoming: &Incoming<'_>, chain: &Chain, held: &Hel
         fault.function = there.map(|there| there.id.clone());
         fault.function_version = there.map(|there| there.version);
     }
-    let wait = u64::try_from(held.left.as_millis()).unwrap_or(u64::MAX);
     Outcome {
         resume,
-        ..Outcome::retry(fault, Some(wait))
+        ..Outcome::retry(fault, wait)
     }
 }
 

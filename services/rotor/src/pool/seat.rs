@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::metrics::Reason;
 use super::process::{Death, Worker};
-use super::{Chain, Config, Job, Kill, Metrics, Ran};
+use super::{Chain, Config, Job, Kill, Metrics, Ran, is_past_budget};
 use crate::restore::restore;
 
 /// Event text handed to a worker in one frame, in bytes; a larger batch goes in several.
@@ -29,8 +29,10 @@ pub(super) struct Seat {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     condition: Condition,
     worker: Option<Worker>,
-    /// Wall time that the batch at hand took away from others, up to now.
+    /// Wall time that the batch at hand used up of its budget, up to now.
     spent: Duration,
+    /// What it took, as [`Ran::took`] says.
+    took: Duration,
 }
 
 impl Seat {
@@ -51,6 +53,7 @@ impl Seat {
             condition,
             worker: None,
             spent: Duration::ZERO,
+            took: Duration::ZERO,
         }
     }
 
@@ -80,7 +83,7 @@ impl Seat {
     /// The outcomes of a batch; `None` when nobody waits for them any more.
     fn run(&mut self, job: &Job) -> Option<Ran> {
         let mut all = Ran::default();
-        self.spent = Duration::ZERO;
+        (self.spent, self.took) = (Duration::ZERO, Duration::ZERO);
         for events in portions(&job.events) {
             if let Some(rest) = self.not_run(job, events.len(), &all) {
                 all.append(rest);
@@ -108,6 +111,7 @@ impl Seat {
                 }
             }
         }
+        all.took = self.took;
         Some(all)
     }
 
@@ -189,6 +193,12 @@ impl Seat {
         );
         let took = self.clock.instant() - began;
         self.metrics.batch_seconds.observe(took.as_secs_f64());
+        self.took += match &result {
+            Ok(ran) if !ran.outcomes.iter().any(is_past_budget) => took.min(Duration::from_micros(
+                ran.usage.cpu_us.saturating_add(ran.usage.waited_us),
+            )),
+            Ok(_) | Err(Death(_)) => took,
+        };
         if result.is_err() || count < job.events.len() {
             self.spent += took;
         }

@@ -11,7 +11,7 @@ use super::{GOOD, PARTITION, came};
 const EVENTS: u64 = 1500;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Of so many events beside it one never ends.
+/// Of so many events beside it one never ends: by turns it comes in one batch with the others, and in one of its own.
 const EACH: u64 = 10;
 
 /// Never ends, in JavaScript, where the isolate can stop it.
@@ -23,8 +23,7 @@ pub(crate) async fn measure() {
     let ground = Ground::set(ENDLESS, &settings).await;
     let good = ground.neighbour("good", GOOD).await;
     let (mut seq, mut next, mut p99) = (0, 0, Vec::new());
-    // The first phase finds the workers cold. In the third the rotor learns what the other workspace takes: its budget is
-    // whole at first, and halved with each batch in which it is used up.
+    // The first phase finds the workers cold. In the third the other workspace uses up what it may take at once.
     let phases = [
         ("cold", false),
         ("alone", false),
@@ -37,13 +36,23 @@ pub(crate) async fn measure() {
             let mut records = vec![ground.event_of(&good, PARTITION, seq, r#"{"n":1}"#)];
             sent.push((seq, millis()));
             seq += 1;
+            let mut own = Vec::new();
             if hostile && event % EACH == 0 {
-                records.push(ground.event(PARTITION, seq, r#"{"n":2}"#));
+                let with = if event % (2 * EACH) == 0 {
+                    &mut records
+                } else {
+                    &mut own
+                };
+                with.push(ground.event(PARTITION, seq, r#"{"n":2}"#));
                 seq += 1;
             }
-            next += u64::try_from(records.len()).expect("small");
-            ground.write(PARTITION, records).await;
-            tokio::time::sleep(PAUSE).await;
+            for (records, pause) in [(records, PAUSE / 2), (own, PAUSE / 2)] {
+                next += u64::try_from(records.len()).expect("small");
+                if !records.is_empty() {
+                    ground.write(PARTITION, records).await;
+                }
+                tokio::time::sleep(pause).await;
+            }
         }
         let transformed = came(&ground, first, next - first).await;
         let mut latencies: Vec<i64> = sent

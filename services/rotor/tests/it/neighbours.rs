@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_event::Verdict;
-use millrace_event::envelope::{Envelope as _, Reason, Retry, Stage, V1};
+use millrace_event::envelope::{Envelope as _, Reason, Resume, Retry, Stage, V1};
 use millrace_event::header::{self, Headers};
 use millrace_kafka::{Outgoing, Record, reader};
 use millrace_store::FunctionDebug;
@@ -94,30 +94,8 @@ async fn a_function_that_kills_workers_is_held_back_over_restarts_and_a_new_vers
 
     // Past the last tier there is no later.
     let payload = ground.event(0, 4, r#"{"n":4}"#).value;
-    let payload: Box<RawValue> = serde_json::from_slice(&payload).expect("JSON");
-    let copy = Retry {
-        version: V1,
-        stage: Stage::Rotor,
-        attempt: u32::try_from(ground.topics.retry.len()).expect("small"),
-        due_at: at("2026-01-02T03:04:15.678Z"),
-        resume: None,
-        reason: Reason {
-            code: "quarantined".into(),
-            message: "not run".into(),
-            field: None,
-            function: None,
-            function_version: None,
-            stack: None,
-        },
-        table: None,
-        sub: None,
-        payload: &payload,
-    };
-    let copy = Outgoing {
-        key: None,
-        value: copy.to_bytes(),
-        headers: Headers::new().with(header::ID, identity(0, 4).to_string()),
-    };
+    let last = u32::try_from(ground.topics.retry.len()).expect("small");
+    let copy = came_back(4, last, None, &payload);
     let topic = ground.topics.retry[0].topic.clone();
     ground.write_to(&topic, 0, vec![copy]).await;
     let last = ground.transformed(5).await[&0][4].clone();
@@ -215,7 +193,156 @@ async fn a_slow_workspace_is_cut_off_at_its_budget_and_its_neighbours_lose_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workspace_alone_in_its_batch_has_all_the_time_of_its_events() {
+async fn a_workspace_that_overdrew_its_account_sits_out_in_batches_of_its_own_too() {
+    let slow = "export default (event) => { if (event.slow) for (;;); event.by = 'slow'; }";
+    let settings = [
+        ("MILLRACE__LIMITS__WALL", "30s"),
+        ("MILLRACE__LIMITS__CPU", "30s"),
+        ("MILLRACE__LIMITS__BATCH_WALL", "50ms"),
+        ("MILLRACE__LIMITS__BATCH_REFILL", "24h"),
+    ];
+    let ground = Ground::set(slow, &settings).await;
+    let neighbour = ground.neighbour("quick", ADD).await;
+    let first = one(&ground, 0, r#"{"slow":false}"#).await;
+    assert_eq!(decided(&first).0, Verdict::Forward);
+    // One record batch in Kafka is one batch here.
+    let both = vec![
+        ground.event_of(&neighbour, 0, 1, "{}"),
+        ground.event(0, 2, r#"{"slow":true}"#),
+    ];
+    ground.write(0, both).await;
+    let transformed = ground.transformed(3).await;
+    assert_eq!(decided(&transformed[&0][1]).0, Verdict::Forward);
+    assert_eq!(
+        decided(&transformed[&0][2]),
+        (Verdict::Retry, "wall_limit".to_owned()),
+        "cut off at the budget, long before its own limit"
+    );
+    let quick = one(&ground, 3, r#"{"slow":false}"#).await;
+    let envelope = read(&quick);
+    assert_eq!(decided(&quick), (Verdict::Retry, "wall_limit".to_owned()));
+    assert_eq!(envelope.retry_after_ms, None, "into the first tier");
+    let reason = envelope.reason.expect("a reason");
+    assert!(
+        reason.message.as_str().starts_with("not run: "),
+        "{}",
+        reason.message.as_str()
+    );
+    ground
+        .shows("/metrics", &["millrace_rotor_sat_out_total 1"])
+        .await;
+    // Its neighbour has its own account.
+    ground
+        .write(0, vec![ground.event_of(&neighbour, 0, 4, r#"{"n":4}"#)])
+        .await;
+    let beside = ground.transformed(5).await[&0][4].clone();
+    assert_eq!(decided(&beside).0, Verdict::Forward);
+    // Where events come back they run, whatever the account says.
+    let payload = ground.event(0, 5, r#"{"n":5}"#).value;
+    let topic = ground.topics.retry[0].topic.clone();
+    ground
+        .write_to(&topic, 0, vec![came_back(5, 1, None, &payload)])
+        .await;
+    let returned = ground.transformed(6).await[&0][5].clone();
+    assert_eq!(decided(&returned).0, Verdict::Forward);
+    assert_eq!(read(&returned).outputs[0].event.get(), r#"{"n":5,"by":"slow"}"#);
+}
+
+/// A copy that is due, as the bulker writes it to a retry topic.
+fn came_back(seq: u64, attempt: u32, resume: Option<(Resume<'_>, Reason<'_>)>, payload: &[u8]) -> Outgoing {
+    let payload: Box<RawValue> = serde_json::from_slice(payload).expect("JSON");
+    let plain = Reason {
+        code: "quarantined".into(),
+        message: "not run".into(),
+        field: None,
+        function: None,
+        function_version: None,
+        stack: None,
+    };
+    let (resume, reason) = resume.map_or((None, plain), |(resume, reason)| (Some(resume), reason));
+    let copy = Retry {
+        version: V1,
+        stage: Stage::Rotor,
+        attempt,
+        due_at: at("2026-01-02T03:04:15.678Z"),
+        resume,
+        reason,
+        table: None,
+        sub: None,
+        payload: &payload,
+    };
+    Outgoing {
+        key: None,
+        value: copy.to_bytes(),
+        headers: Headers::new().with(header::ID, identity(0, seq).to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_came_back_and_had_no_time_keeps_its_place_in_the_chain() {
+    let first =
+        "export default (event) => { if (event.slow) for (;;); event.first = (event.first ?? 0) + 1; }";
+    let settings = [
+        ("MILLRACE__LIMITS__WALL", "1s"),
+        ("MILLRACE__LIMITS__CPU", "30s"),
+        ("MILLRACE__LIMITS__BATCH_WALL", "20ms"),
+    ];
+    let ground = Ground::set(first, &settings).await;
+    let neighbour = ground.neighbour("quick", ADD).await;
+    let second =
+        "export default (event) => { if (!event.done) throw new RetryError('not now', {after: '10s'}); }";
+    let asked = ground.append("second", second).await;
+    ground.tell().await;
+    let mut seq = 0;
+    let retry = loop {
+        let record = one(&ground, seq, r#"{"n":1}"#).await;
+        if decided(&record).0 == Verdict::Retry {
+            break record;
+        }
+        seq += 1;
+        assert!(seq < 200, "the second function never came into force");
+    };
+    let envelope = read(&retry);
+    let (resume, reason) = (
+        envelope.resume.clone().expect("a place to go on"),
+        envelope.reason.clone().expect("a reason"),
+    );
+    // A copy that takes all the time there is, and behind it one that stands at the second function.
+    let slow = ground.event(0, seq + 1, r#"{"slow":true}"#).value;
+    let beside = ground.event_of(&neighbour, 0, seq + 2, "{}").value;
+    let original = envelope.original.expect("a retry keeps its original").get();
+    let copies = vec![
+        came_back(seq + 2, 1, None, &beside),
+        came_back(seq + 1, 1, None, &slow),
+        came_back(seq, 1, Some((resume.clone(), reason)), original.as_bytes()),
+    ];
+    let topic = ground.topics.retry[0].topic.clone();
+    ground.write_to(&topic, 0, copies).await;
+    let before = usize::try_from(seq + 1).expect("small");
+    let transformed = ground.transformed(before + 3).await;
+    let cut = read(&transformed[&0][before + 2]);
+    assert_eq!(cut.id, envelope.id);
+    assert_eq!(
+        decided(&transformed[&0][before + 2]),
+        (Verdict::Retry, "wall_limit".to_owned())
+    );
+    let stands = cut.resume.clone().expect("its place");
+    assert_eq!(
+        (stands.chain.as_str(), stands.position, stands.event.get()),
+        (asked.chain.as_str(), 1, r#"{"n":1,"first":1}"#)
+    );
+    assert_eq!(
+        cut.reason
+            .expect("a reason")
+            .function
+            .as_ref()
+            .map(|id| id.as_str()),
+        Some(asked.function.as_str())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_alone_on_its_partition_has_all_the_time_of_its_events() {
     let slow = "export default async (event) => {
         await new Promise((done) => setTimeout(done, 60));
         event.done = true;
