@@ -25,6 +25,7 @@ fn gateway(criterion: &mut Criterion) {
         ("decode", Steps::decode as fn(&Steps, &[u8]) -> _),
         ("decode+prepare", Steps::prepare),
         ("decode+types", Steps::types),
+        ("decode+remembered", Steps::remembered),
     ] {
         assert_eq!(step(&steps, &body), Ok(BATCH), "{name} takes every event");
         group.bench_function(name, |bencher| bencher.iter(|| step(&steps, black_box(&body))));

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | decode | the request: not JSON, too many events | `decode`, `mend` |
 //! | 1 auth | the request: unknown key, origin | `keys` |
-//! | 2 size, form | the event | `event` |
+//! | 2 size, form | the event | `event`, `shapes` |
 //! | 3 rate limit | the request | `groups`, and `limit` for guests |
 //! | 4 time | nothing: corrects and marks | `time` |
 //! | 5 late | the event | `time` |
@@ -34,6 +34,7 @@ mod outcome;
 mod rules;
 mod seal;
 mod settle;
+mod shapes;
 mod snapshot;
 #[doc(hidden)]
 pub mod steps;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use millrace_event::json::Value;
 use millrace_event::{IngestCode, KeyKind, Timestamp};
 use millrace_store::dedup::Window;
 use millrace_store::keys::{Key, Presented};
@@ -198,26 +200,31 @@ impl Pipeline {
             is_import: is_import(submission, &key),
             ip: key.ip_policy,
         };
-        let (mut prepared, mut rejected) = (Vec::new(), Vec::new());
-        for (index, item) in envelope.items().iter().copied().enumerate() {
-            if index >= self.limits.batch {
-                return Err(Refusal::new(
-                    IngestCode::TooManyEvents,
-                    format!("more than {} events", self.limits.batch),
-                ));
-            }
-            trail.events = index + 1;
-            match event::prepare(item, submission.shape, &envelope, terms) {
-                Ok(event) => {
-                    if trail.kind.is_none() {
-                        trail.kind = Some(event.kind);
-                        trail.message_id = Some(event.message_id.to_string());
-                    }
-                    prepared.push((index, event));
+        let fixed = self.types.known(&key.workspace).await;
+        let (mut prepared, mut rejected) = (Vec::with_capacity(envelope.items().len()), Vec::new());
+        shapes::with(&key.workspace, &fixed, |shapes| {
+            for (index, item) in envelope.items().iter().copied().enumerate() {
+                if index >= self.limits.batch {
+                    return Err(Refusal::new(
+                        IngestCode::TooManyEvents,
+                        format!("more than {} events", self.limits.batch),
+                    ));
                 }
-                Err(fault) => rejected.push(fault.at(index)),
+                trail.events = index + 1;
+                let known = shapes.known(Value::from(item));
+                match event::prepare(item, known, submission.shape, &envelope, terms) {
+                    Ok(event) => {
+                        if trail.kind.is_none() {
+                            trail.kind = Some(event.kind);
+                            trail.message_id = Some(event.message_id.to_string());
+                        }
+                        prepared.push((index, event));
+                    }
+                    Err(fault) => rejected.push(fault.at(index)),
+                }
             }
-        }
+            Ok(())
+        })?;
         // A guest's events may get a mark; others are charged in the same breath as their ids are reserved.
         let (mark, charge) = match key.kind {
             KeyKind::Browser => {
@@ -230,16 +237,17 @@ impl Pipeline {
                 (mark, Some(trail.events))
             }
         };
-        let fixed = self.types.known(&key.workspace).await;
         let mut candidates = Vec::with_capacity(prepared.len());
         let partitions = self.partitions.load(Ordering::Relaxed);
         let sealer = Sealer::new(&key, &fixed, submission, partitions, mark);
-        for (index, event) in &prepared {
-            match sealer.seal(*index, event) {
-                Ok(candidate) => candidates.push(candidate),
-                Err(fault) => rejected.push(fault.at(*index)),
+        shapes::with(&key.workspace, &fixed, |shapes| {
+            for (index, event) in &prepared {
+                match sealer.seal(*index, event, shapes) {
+                    Ok(candidate) => candidates.push(candidate),
+                    Err(fault) => rejected.push(fault.at(*index)),
+                }
             }
-        }
+        });
         drop(sealer);
         drop(prepared);
         rejected.sort_by_key(|rejected| rejected.index);

@@ -105,7 +105,12 @@ impl Writer {
         value(&mut head, &common.key_kind);
         head.extend_from_slice(br#","received_at":"#);
         text(&mut head, common.received_at.text().as_str());
-        let mut shared = Vec::with_capacity(256);
+        let values: usize = common
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8)
+            .sum();
+        let mut shared = Vec::with_capacity(80 + values);
         if let Some(ip) = common.ip {
             shared.extend_from_slice(br#","ip":"#);
             text(&mut shared, ip);

@@ -55,8 +55,9 @@ fn nested<const CLOSE: u8>(bytes: &[u8], at: usize, depth: usize) -> Option<usiz
     }
 }
 
+/// The first byte from `at` on that is no white space.
 #[inline]
-fn white_space(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn white_space(bytes: &[u8], mut at: usize) -> usize {
     while matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
         at += 1;
     }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 /// The text as a raw value, as it is. It must be JSON without white space around it: what holds a raw value relies on that.
 /// Nothing where `serde_json` hands raw values over in another way than this: read the text then.
-pub(crate) fn known(text: &str) -> Option<&RawValue> {
+pub fn known(text: &str) -> Option<&RawValue> {
     <&RawValue>::deserialize(Known(text)).ok()
 }
 

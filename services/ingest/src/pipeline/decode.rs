@@ -5,10 +5,10 @@
 
 use std::borrow::Cow;
 
-use millrace_event::json::{Kind as JsonKind, Value};
+use millrace_event::json::{self, Kind as JsonKind, Value};
 use millrace_event::{IngestCode, Timestamp};
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Refusal, Shape};
@@ -73,12 +73,13 @@ pub(super) fn decode(body: &[u8], shape: Shape, most: usize) -> Result<Envelope<
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|_| invalid("the body is not UTF-8"))?;
     let is_object = text.trim_ascii_start().starts_with('{');
-    if is_object && shape == Shape::Batch {
-        // One pass: every event is found to be JSON where it stands.
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let batch = Outside(most).deserialize(&mut reader);
-        if let (Ok(batch), Ok(())) = (batch, reader.end()) {
-            return Ok(batch);
+    if is_object {
+        let quick = match shape {
+            Shape::Single(_) => one(text),
+            Shape::Batch => outside(text, most),
+        };
+        if let Some(envelope) = quick {
+            return Ok(envelope);
         }
     }
     let raw: &RawValue = serde_json::from_str(text).map_err(|_| invalid("the body is not JSON"))?;
@@ -91,7 +92,7 @@ pub(super) fn decode(body: &[u8], shape: Shape, most: usize) -> Result<Envelope<
             ..Envelope::default()
         });
     }
-    // JSON it is, so its `batch` is at fault, or an earlier entry of that name.
+    // JSON it is, nested deep or with a `batch` that is at fault, or an earlier entry of that name.
     let list = Value::from(raw).get("batch");
     let list = list.filter(|list| list.kind() == JsonKind::Array);
     let list = list.ok_or_else(|| {
@@ -112,43 +113,80 @@ pub(super) fn decode(body: &[u8], shape: Shape, most: usize) -> Result<Envelope<
     Ok(batch)
 }
 
-/// Reads the outside of a batch in one pass. Of equal names the last one counts.
-struct Outside(usize);
+/// A single event; nothing where the text is no JSON, or nested deeper than most.
+fn one(text: &str) -> Option<Envelope<'_>> {
+    let start = json::white_space(text, 0);
+    let end = json::end_of_value(text, start)?;
+    let event = json::known(text.get(start..end)?)?;
+    (json::white_space(text, end) == text.len()).then_some(Envelope {
+        events: Events::One(event),
+        ..Envelope::default()
+    })
+}
 
-impl<'de> DeserializeSeed<'de> for Outside {
-    type Value = Envelope<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
+/// The outside of a batch in one pass: every event is found to be JSON where it stands. Of equal names the last one counts.
+/// Nothing where the text is no JSON, nested deeper than most, or no batch.
+fn outside(text: &str, most: usize) -> Option<Envelope<'_>> {
+    let mut batch = Envelope::default();
+    let mut found = false;
+    let mut outside = Outside { text, at: 0 };
+    outside.step(b'{').then_some(())?;
+    loop {
+        let name = Value::from(outside.value()?).as_str()?.text;
+        outside.step(b':').then_some(())?;
+        if name == "batch" {
+            batch.events = Events::List(outside.items(most)?);
+            found = true;
+        } else {
+            batch.set(&name, Value::from(outside.value()?));
+        }
+        if !outside.step(b',') {
+            let is_whole = outside.step(b'}') && outside.at == text.len();
+            return (found && is_whole).then_some(batch);
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Outside {
-    type Value = Envelope<'de>;
+/// A place in a text that may be JSON.
+struct Outside<'a> {
+    text: &'a str,
+    at: usize,
+}
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a batch")
+impl<'a> Outside<'a> {
+    /// Steps over a byte with the white space on both sides, where it is next.
+    fn step(&mut self, byte: u8) -> bool {
+        let at = json::white_space(self.text, self.at);
+        let is_next = self.text.as_bytes().get(at) == Some(&byte);
+        self.at = match is_next {
+            true => json::white_space(self.text, at + 1),
+            false => at,
+        };
+        is_next
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut batch = Envelope::default();
-        let mut found = false;
-        // A name with escapes needs memory of its own; the raw text never does.
-        while let Some(name) = map.next_key::<&RawValue>()? {
-            let name = Value::from(name)
-                .as_str()
-                .map(|name| name.text)
-                .unwrap_or_default();
-            if name == "batch" {
-                found = true;
-                batch.events = Events::List(map.next_value_seed(Items(self.0))?);
-            } else {
-                batch.set(&name, Value::from(map.next_value::<&'de RawValue>()?));
-            }
+    fn value(&mut self) -> Option<&'a RawValue> {
+        let end = json::end_of_value(self.text, self.at)?;
+        let value = json::known(self.text.get(self.at..end)?);
+        self.at = end;
+        value
+    }
+
+    /// So many items of an array and one more; those beyond are read over.
+    fn items(&mut self, most: usize) -> Option<Vec<&'a RawValue>> {
+        let mut items = Vec::new();
+        self.step(b'[').then_some(())?;
+        if self.step(b']') {
+            return Some(items);
         }
-        match found {
-            true => Ok(batch),
-            false => Err(A::Error::missing_field("batch")),
+        loop {
+            let item = self.value()?;
+            if items.len() <= most {
+                items.push(item);
+            }
+            if !self.step(b',') {
+                return self.step(b']').then_some(items);
+            }
         }
     }
 }

@@ -138,12 +138,43 @@ pub(super) struct Prepared<'a> {
     pub(super) marks: Vec<&'static str>,
     pub(super) sent_at: Option<Timestamp>,
     pub(super) kind: Kind,
+    /// As it was sent.
+    pub(super) source: &'a RawValue,
+    pub(super) fields: Fields,
     /// As sent, but for what the batch adds, what was missing, and the write key, which is nobody's business.
     pub(super) event: Cow<'a, RawValue>,
 }
 
-#[derive(Default)]
-struct Known<'a> {
+/// What is known of the fields whose types are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// They are of the types that the workspace knows.
+    Fit,
+    /// Nothing, and they stand as they were sent.
+    Unread,
+    /// Nothing, and they are not as they were sent.
+    Changed,
+}
+
+/// The fields of an event that the rules read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Type,
+    MessageId,
+    AnonymousId,
+    UserId,
+    SentAt,
+    Timestamp,
+    OriginalTimestamp,
+    Properties,
+    Context,
+    Integrations,
+    WriteKey,
+}
+
+/// What an event has of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known<'a> {
     kind: Option<Value<'a>>,
     message_id: Option<Value<'a>>,
     anonymous_id: Option<Value<'a>>,
@@ -157,16 +188,18 @@ struct Known<'a> {
     write_key: bool,
 }
 
-/// Judges one event and makes it ready.
+/// Judges one event, of whose fields `known` is known already if anything is, and makes it ready.
 pub(super) fn prepare<'a>(
     source: &'a RawValue,
+    known: Option<Known<'a>>,
     shape: Shape,
     batch: &Envelope<'a>,
     terms: Terms<'_>,
 ) -> Result<Prepared<'a>, Fault> {
     let Terms { limits, clocks, .. } = terms;
     let item = Value::from(source);
-    let known = Known::of(item);
+    let is_known = known.is_some();
+    let known = known.unwrap_or_else(|| Known::of(item));
     let given = known.message_id.and_then(id);
     let fault = |refusal| Fault {
         message_id: given
@@ -249,14 +282,17 @@ pub(super) fn prepare<'a>(
             changes.back("originalTimestamp", said.text());
         }
     }
+    let mut fields = if is_known { Fields::Fit } else { Fields::Unread };
     if let (Some(properties), false) = (known.properties, terms.aliases.is_empty())
         && let Some(renamed) = rules::renamed(properties, terms.aliases).map_err(&fault)?
     {
         changes.back("properties", renamed);
+        fields = Fields::Changed;
     }
     let context = rewrite::merged(known.context, batch.context);
     if let Some(context) = address::kept(known.context, context, terms.ip) {
         changes.back("context", context);
+        fields = Fields::Changed;
     }
     if let Some(integrations) = rewrite::merged(known.integrations, batch.integrations) {
         changes.back("integrations", integrations);
@@ -282,30 +318,61 @@ pub(super) fn prepare<'a>(
         marks,
         sent_at: told.sent_at,
         kind,
+        source,
+        fields,
         event,
     })
 }
 
+impl Field {
+    pub(super) fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "type" => Self::Type,
+            "messageId" => Self::MessageId,
+            "anonymousId" => Self::AnonymousId,
+            "userId" => Self::UserId,
+            "sentAt" => Self::SentAt,
+            "timestamp" => Self::Timestamp,
+            "originalTimestamp" => Self::OriginalTimestamp,
+            "properties" => Self::Properties,
+            "context" => Self::Context,
+            "integrations" => Self::Integrations,
+            "writeKey" => Self::WriteKey,
+            _ => return None,
+        })
+    }
+}
+
 impl<'a> Known<'a> {
-    fn of(item: Value<'a>) -> Self {
+    pub(super) fn of(item: Value<'a>) -> Self {
         let mut known = Self::default();
         for (name, value) in item.entries() {
-            match name.unescape().text.as_ref() {
-                "type" => known.kind = Some(value),
-                "messageId" => known.message_id = Some(value),
-                "anonymousId" => known.anonymous_id = Some(value),
-                "userId" => known.user_id = Some(value),
-                "sentAt" => known.sent_at = Some(value),
-                "timestamp" => known.timestamp = Some(value),
-                "originalTimestamp" => known.original_timestamp = Some(value),
-                "properties" => known.properties = Some(value),
-                "context" => known.context = Some(value),
-                "integrations" => known.integrations = Some(value),
-                "writeKey" => known.write_key = true,
-                _ => {}
+            if let Some(field) = Field::of(&name.unescape().text) {
+                known.set(field, value);
             }
         }
         known
+    }
+
+    /// Of equal names the last one counts.
+    pub(super) fn set(&mut self, field: Field, value: Value<'a>) {
+        let place = match field {
+            Field::Type => &mut self.kind,
+            Field::MessageId => &mut self.message_id,
+            Field::AnonymousId => &mut self.anonymous_id,
+            Field::UserId => &mut self.user_id,
+            Field::SentAt => &mut self.sent_at,
+            Field::Timestamp => &mut self.timestamp,
+            Field::OriginalTimestamp => &mut self.original_timestamp,
+            Field::Properties => &mut self.properties,
+            Field::Context => &mut self.context,
+            Field::Integrations => &mut self.integrations,
+            Field::WriteKey => {
+                self.write_key = true;
+                return;
+            }
+        };
+        *place = Some(value);
     }
 }
 

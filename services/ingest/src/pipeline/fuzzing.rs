@@ -45,7 +45,7 @@ pub(crate) fn events(body: &[u8], shape: Shape) {
         ip: IpPolicy::Anonymize,
     };
     for item in envelope.items().iter().copied() {
-        let Ok(prepared) = event::prepare(item, shape, &envelope, terms) else {
+        let Ok(prepared) = event::prepare(item, None, shape, &envelope, terms) else {
             continue;
         };
         let text = prepared.event.get();

@@ -39,6 +39,10 @@ const AHEAD: usize = 2;
 const HOLD: Duration = Duration::from_millis(5);
 /// How long marks wait for requests to go with.
 const LINGER: Duration = Duration::from_millis(5);
+/// Behind a group of so many requests the next one waits for three quarters as many: those who were answered ask again.
+const COMPANY: usize = 16;
+/// How long it does, at most. Once it has waited in vain the next one goes at once.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Takes requests to their end together.
 #[derive(Clone, Debug)]
@@ -62,8 +66,10 @@ struct Waiting {
     marks: Vec<Mark>,
     /// Whether a task sees to them.
     is_served: bool,
-    /// Whether that task waits for requests.
-    rests: bool,
+    /// How many requests that task waits for, where it does.
+    rests: Option<usize>,
+    /// How many requests the next group should have.
+    company: usize,
 }
 
 /// Ids whose events are in the journal.
@@ -178,7 +184,10 @@ impl Shared {
     /// Sees to it that what waits is served.
     fn serve_with(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>) {
         let is_served = std::mem::replace(&mut waiting.is_served, true);
-        let wakes = !waiting.works.is_empty() && std::mem::take(&mut waiting.rests);
+        let wakes = waiting.rests.is_some_and(|wanted| waiting.works.len() >= wanted);
+        if wakes {
+            waiting.rests = None;
+        }
         drop(waiting);
         if !is_served {
             self.tasks.spawn(Box::pin(serve(Serving(Arc::clone(self)))));
@@ -187,28 +196,42 @@ impl Shared {
         }
     }
 
-    /// The next group, once whatever is ready to run has had its turn, and leave to append behind it; none where nothing
-    /// waits, and serving ends.
+    /// The next group, once whatever is ready to run has had its turn and a group under load has come together, and leave
+    /// to append behind it; none where nothing waits, and serving ends.
     async fn next(&self) -> Option<(Group, Option<OwnedSemaphorePermit>)> {
         let mut lingered = false;
         loop {
             tokio::task::yield_now().await;
             // Never closed.
             let ahead = Arc::clone(&self.ahead).acquire_owned().await.ok();
-            {
+            let pause = {
                 let mut waiting = self.lock();
-                waiting.rests = false;
-                if !waiting.works.is_empty() || (lingered && !waiting.marks.is_empty()) {
-                    return Some((waiting.take(), ahead));
-                }
-                if waiting.marks.is_empty() {
+                waiting.rests = None;
+                let (works, marks) = (waiting.works.len(), waiting.marks.len());
+                if works + marks == 0 {
                     waiting.is_served = false;
                     return None;
                 }
-                waiting.rests = true;
-            }
+                let comes = works >= waiting.company.max(1);
+                if comes || lingered {
+                    let group = waiting.take();
+                    let count = group.works.len();
+                    waiting.company = if comes && count >= COMPANY {
+                        count * 3 / 4
+                    } else {
+                        0
+                    };
+                    return Some((group, ahead));
+                }
+                let (wanted, pause) = match works {
+                    0 => (1, LINGER),
+                    _ => (waiting.company, PATIENCE),
+                };
+                waiting.rests = Some(wanted);
+                pause
+            };
             drop(ahead);
-            lingered = timeout(LINGER, self.came.notified()).await.is_err();
+            lingered = timeout(pause, self.came.notified()).await.is_err();
         }
     }
 

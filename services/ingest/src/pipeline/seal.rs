@@ -1,6 +1,7 @@
 //! Steps 7 and 8 up to the first look at the types, and the record that the journal gets.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use millrace_event::IngestCode;
 use millrace_event::envelope::ingest::{Common, Own, Writer};
@@ -12,8 +13,10 @@ use millrace_store::dedup::Fingerprint;
 use millrace_store::keys::Key;
 
 use super::acceptance::Candidate;
-use super::event::Prepared;
+use super::event::{Fields, Prepared};
 use super::outcome::Fault;
+use super::shapes::Shapes;
+use super::types::Said;
 use super::{Refusal, Submission, rules, types};
 use crate::journal::{Entry, Topic};
 
@@ -40,7 +43,13 @@ impl<'s> Sealer<'s> {
         mark: Option<&'static str>,
     ) -> Self {
         let ip = submission.ip.and_then(|ip| key.ip_policy.apply(ip));
-        let ip = ip.map(|ip| ip.to_string());
+        let ip = ip.map(|ip| {
+            // As long as the longest address: written piece by piece, it would grow twice.
+            let mut text = String::with_capacity(40);
+            let written = write!(text, "{ip}");
+            debug_assert!(written.is_ok(), "a text takes every write");
+            text
+        });
         let writer = Writer::new(Common {
             workspace: key.workspace.as_str(),
             source: key.source.as_str(),
@@ -61,7 +70,12 @@ impl<'s> Sealer<'s> {
     }
 
     /// The event number `index` of the request as the journal gets it.
-    pub(super) fn seal(&self, index: usize, event: &Prepared<'_>) -> Result<Candidate, Fault> {
+    pub(super) fn seal(
+        &self,
+        index: usize,
+        event: &Prepared<'_>,
+        shapes: &mut Shapes<'_>,
+    ) -> Result<Candidate, Fault> {
         let message_id = &*event.message_id;
         let fault = |refusal| Fault {
             message_id: Some(message_id.to_owned()),
@@ -75,7 +89,15 @@ impl<'s> Sealer<'s> {
                 "every event of the workspace needs this field",
             )));
         }
-        let said = types::read(text, event.person.as_deref(), self.key.kind, self.fixed);
+        let said = match event.fields {
+            Fields::Fit => Said::default(),
+            Fields::Unread | Fields::Changed => {
+                types::read(text, event.person.as_deref(), self.key.kind, self.fixed)
+            }
+        };
+        if event.fields == Fields::Unread && said.fits() {
+            shapes.learn(Value::from(event.source));
+        }
         let mut marks = Cow::Borrowed(event.marks.as_slice());
         if let Some(mark) = self.mark {
             marks.to_mut().push(mark);

@@ -1,19 +1,21 @@
 //! The steps that need no store, one after the other: for benches, which measure what each adds.
 
+use std::sync::Arc;
+
 use millrace_event::json::Value;
 use millrace_event::{KeyKind, Timestamp};
 use millrace_store::keys::IpPolicy;
 
 use super::event::{self, Terms};
 use super::types::{self, Fixed};
-use super::{Clocks, EventLimits, Refusal, Shape, decode};
+use super::{Clocks, EventLimits, Refusal, Shape, decode, shapes};
 
 /// What events are judged by.
 #[derive(Debug, Default)]
 pub struct Steps {
     limits: EventLimits,
     clocks: Clocks,
-    fixed: Fixed,
+    fixed: Arc<Fixed>,
 }
 
 impl Steps {
@@ -26,7 +28,7 @@ impl Steps {
         let batch = decode::decode(body, Shape::Batch, steps.limits.batch)?;
         for event in batch.items() {
             let said = types::read(Value::from(*event), None, KeyKind::Server, &steps.fixed);
-            steps.fixed.extend(said.into_unknown());
+            Arc::make_mut(&mut steps.fixed).extend(said.into_unknown());
         }
         Ok(steps)
     }
@@ -47,19 +49,44 @@ impl Steps {
     /// The body is no batch.
     pub fn prepare(&self, body: &[u8]) -> Result<usize, Refusal> {
         let batch = decode::decode(body, Shape::Batch, self.limits.batch)?;
-        let terms = Terms {
+        let prepared = batch
+            .items()
+            .iter()
+            .filter(|event| event::prepare(event, None, Shape::Batch, &batch, self.terms()).is_ok());
+        Ok(prepared.count())
+    }
+
+    /// As [`Self::prepare`] with the types of all fields, for events of which some that look alike came before; says how many
+    /// fit.
+    ///
+    /// # Errors
+    /// The body is no batch.
+    pub fn remembered(&self, body: &[u8]) -> Result<usize, Refusal> {
+        let batch = decode::decode(body, Shape::Batch, self.limits.batch)?;
+        let Ok(workspace) = "ws_steps".parse() else {
+            return Ok(0);
+        };
+        Ok(shapes::with(&workspace, &self.fixed, |shapes| {
+            let fits = |event: &&&_| {
+                let known = shapes.known(Value::from(**event));
+                if known.is_none() {
+                    shapes.learn(Value::from(**event));
+                }
+                event::prepare(event, known, Shape::Batch, &batch, self.terms()).is_ok()
+            };
+            batch.items().iter().filter(fits).count()
+        }))
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
             limits: &self.limits,
             clocks: &self.clocks,
             received_at: Timestamp::clamped_from_millis(0),
             is_import: false,
             aliases: &[],
             ip: IpPolicy::Keep,
-        };
-        let prepared = batch
-            .items()
-            .iter()
-            .filter(|event| event::prepare(event, Shape::Batch, &batch, terms).is_ok());
-        Ok(prepared.count())
+        }
     }
 
     /// Decodes a batch and reads the fields of its events against the types that are known; says how many fit.

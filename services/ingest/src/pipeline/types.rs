@@ -351,7 +351,7 @@ thread_local! {
 }
 
 /// The parts of an event that are checked, each with what stands in front of its fields' names.
-const PARTS: [(&str, &str); 3] = [("properties", ""), ("traits", ""), ("context", "context")];
+pub(super) const PARTS: [(&str, &str); 3] = [("properties", ""), ("traits", ""), ("context", "context")];
 
 /// Reads the fields of an event against what is known.
 pub(super) fn read(event: Value<'_>, person: Option<&str>, kind: KeyKind, fixed: &Fixed) -> Said {
@@ -412,7 +412,7 @@ impl Reading<'_> {
         if said.fault.is_some() {
             return;
         }
-        if self.is_stranger && IDENTITY.contains(&name) {
+        if self.is_stranger && is_identity(name) {
             said.fault = Some(Refusal::of_field(
                 IngestCode::ReservedField,
                 name.to_owned(),
@@ -421,15 +421,7 @@ impl Reading<'_> {
             return;
         }
         let Some(found) = type_of(value) else { return };
-        let name = if prefix.is_empty() && (name.starts_with('_') || RESERVED.contains(&name)) {
-            self.full.clear();
-            self.full.push_str(source);
-            self.full.push('_');
-            self.full.push_str(name);
-            self.full.as_str()
-        } else {
-            name
-        };
+        let name = field_name((source, prefix), name, &mut self.full);
         match self.fixed.get(name) {
             Some(wanted) => said.fault = conflict(name, *wanted, found),
             None => said.unknown.push((name.to_owned(), found)),
@@ -437,8 +429,25 @@ impl Reading<'_> {
     }
 }
 
+/// Whether it is a name of a row's identity, which no browser has any business with.
+pub(super) fn is_identity(name: &str) -> bool {
+    IDENTITY.contains(&name)
+}
+
+/// The name of the field that the leaf `name` of a part of [`PARTS`] is; `full` is room for it.
+pub(super) fn field_name<'n>((source, prefix): (&str, &str), name: &'n str, full: &'n mut String) -> &'n str {
+    if !prefix.is_empty() || !(name.starts_with('_') || RESERVED.contains(&name)) {
+        return name;
+    }
+    full.clear();
+    full.push_str(source);
+    full.push('_');
+    full.push_str(name);
+    full
+}
+
 /// What a value is; a null is nothing.
-fn type_of(value: Value<'_>) -> Option<FieldType> {
+pub(super) fn type_of(value: Value<'_>) -> Option<FieldType> {
     Some(match value.kind() {
         Kind::Null => return None,
         Kind::Number => FieldType::Number,

@@ -16,7 +16,7 @@ fn terms<T>(judge: impl FnOnce(Terms<'_>) -> T) -> T {
 fn batch(body: &str) -> Result<(String, String, String), (IngestCode, Option<String>)> {
     let envelope = decode(body.as_bytes(), Shape::Batch, 10).unwrap();
     let item = *envelope.items().first().unwrap();
-    terms(|terms| prepare(item, Shape::Batch, &envelope, terms))
+    terms(|terms| prepare(item, None, Shape::Batch, &envelope, terms))
         .map(|prepared| {
             (
                 prepared.message_id.into_owned(),
@@ -31,7 +31,7 @@ fn single(kind: Kind, body: &str) -> (String, String) {
     let shape = Shape::Single(kind);
     let envelope = decode(body.as_bytes(), shape, 10).unwrap();
     let item = *envelope.items().first().unwrap();
-    let prepared = terms(|terms| prepare(item, shape, &envelope, terms)).unwrap();
+    let prepared = terms(|terms| prepare(item, None, shape, &envelope, terms)).unwrap();
     (prepared.message_id.into_owned(), prepared.event.get().to_owned())
 }
 
