@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod outcome;
 pub mod payload;
 mod shared;
+mod text;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -29,8 +30,9 @@ use serde_json::value::RawValue;
 use crate::code::FunctionCode;
 
 pub use answer::Answer;
-pub use outcome::{Outcome, Resume};
+pub use outcome::{Outcome, OutputText, Resume};
 pub use shared::Shared;
+pub use text::EventText;
 
 /// The protocol's version.
 pub const VERSION: u8 = 1;

@@ -37,16 +37,26 @@ pub fn restore(source: &str, outcome: &mut Outcome) {
     let Ok(source) = serde_json::from_str::<&RawValue>(source) else {
         return;
     };
-    let kept = outcome.resume.as_mut().map(|resume| &mut resume.event);
-    for output in outcome.events.iter_mut().chain(kept) {
-        let mut text = String::with_capacity(source.get().len().max(output.get().len()));
-        put(Value::from(source), Value::from(&**output), 0, &mut text);
-        if text != output.get()
-            && let Ok(restored) = RawValue::from_string(text)
-        {
-            *output = restored;
+    for event in &mut outcome.events {
+        if let Some(restored) = restored(source, event.raw()) {
+            *event = restored.into();
         }
     }
+    if let Some(resume) = &mut outcome.resume
+        && let Some(restored) = restored(source, &resume.event)
+    {
+        resume.event = restored;
+    }
+}
+
+/// What `output` becomes, where that is something else.
+fn restored(source: &RawValue, output: &RawValue) -> Option<Box<RawValue>> {
+    let mut text = String::with_capacity(source.get().len().max(output.get().len()));
+    put(Value::from(source), Value::from(output), 0, &mut text);
+    if text == output.get() {
+        return None;
+    }
+    RawValue::from_string(text).ok()
 }
 
 /// Whether a round trip through an engine may change the text of a value: no for nearly all events, after one pass that

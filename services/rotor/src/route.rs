@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use millrace_event::code::RowCode;
 use millrace_event::envelope::{Envelope as _, Origin, Output, Reason, Resume, Text, Transformed, V1};
-use millrace_event::frame::{Fault, Outcome};
+use millrace_event::frame::{EventText, Fault, Outcome};
 use millrace_event::header::{self, Headers};
 use millrace_event::topic::MAX_WRAPPED_BYTES;
 use millrace_event::{FunctionCode, KeyKind, Verdict};
@@ -182,7 +182,7 @@ fn rows<'a>(
     for Taken { way, outcome } in taken {
         let events: Vec<&RawValue> = match outcome {
             None => vec![event],
-            Some(outcome) => outcome.events.iter().map(|event| &**event).collect(),
+            Some(outcome) => outcome.events.iter().map(EventText::raw).collect(),
         };
         for event in events {
             let (event, named) = match key_kind {

@@ -4,10 +4,12 @@ use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_event::frame::{self, FrameError, HEADER_LEN, Header, Kind, Shared};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{RecvFlags, recv};
@@ -253,6 +255,23 @@ impl Reader {
     fn header(&self) -> Result<Option<Header>, WireError> {
         let head = self.incoming.first_chunk::<HEADER_LEN>();
         head.map(Header::decode).transpose().map_err(WireError::Frame)
+    }
+
+    /// Waits until something is there to be read, at most so long; says whether it is.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn wait(&self, longest: Duration) -> Result<bool, WireError> {
+        if !self.incoming.is_empty() {
+            return Ok(true);
+        }
+        let longest = Timespec::try_from(longest).ok();
+        let mut socket = [PollFd::new(&self.stream, PollFlags::IN)];
+        match poll(&mut socket, longest.as_ref()) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(WireError::Socket(error.into())),
+        }
     }
 
     /// Waits for the next frame, as long as the socket's read timeout says.

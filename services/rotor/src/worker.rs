@@ -5,6 +5,7 @@
 //! memory cap, because nothing inside a process can promise to survive what runs in it.
 
 mod chains;
+mod frames;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -12,19 +13,19 @@ use std::io::{Error, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_event::frame::payload::PayloadError;
-use millrace_event::frame::{Kind, Load, Log, Progress, Reply, Verdicts};
-use millrace_script::{ChainError, Host, Replies, Said};
+use millrace_event::frame::{Kind, Load, Log, Progress, Verdicts};
+use millrace_script::{ChainError, Host, Said};
 use millrace_service::{Causes, Clock, SystemClock};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use chains::{Chains, Ran};
+use frames::{Frames, Next};
 use millrace_rotor::region::Region;
-use millrace_rotor::wire::{Reader, Received, Wire, WireError, Writer};
+use millrace_rotor::wire::{Wire, WireError, Writer};
 
 /// The worker's only place to complain before it can speak in frames.
 const EXIT_REFUSED: u8 = 70;
@@ -34,9 +35,6 @@ const DEFAULT_CHAINS: usize = 32;
 
 /// How long one that nobody uses is kept unless it is told otherwise.
 const DEFAULT_IDLE: Duration = Duration::from_secs(300);
-
-/// Frames that were read and not looked at yet: a chain and a batch for it.
-const FRAMES: usize = 2;
 
 /// How the worker was started.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,16 +110,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), WorkerError> {
     }
     let host = Host::start().map_err(WorkerError::Engine)?;
     let (reader, mut wire) = Wire::new(stream, region).map_err(WorkerError::Socket)?.split();
-    let (sender, frames) = mpsc::sync_channel(FRAMES);
-    let replies = host.replies();
-    std::thread::Builder::new()
-        .name("reader".into())
-        .spawn(move || read(reader, &replies, &sender))
-        .map_err(WorkerError::Prepare)?;
+    let mut frames = Frames::start(reader, host.replies()).map_err(WorkerError::Prepare)?;
     wire.send(Kind::Progress, 0, &Progress::default())?;
     serve(
         &mut wire,
-        &frames,
+        &mut frames,
         &mut Chains::new(host, options.chains, options.idle),
     )
 }
@@ -160,62 +153,20 @@ fn probe(sandboxed: bool) -> Result<(), WorkerError> {
     writeln!(std::io::stdout(), "{text}").map_err(WorkerError::Prepare)
 }
 
-/// A frame for the main thread.
-type Incoming = (Kind, u64, Bytes);
-
-/// The thread that reads the socket, while a batch runs too: replies go to the functions that wait for them, everything
-/// else to the main thread, which is done when this ends.
-fn read(mut reader: Reader, replies: &Replies, frames: &SyncSender<Result<Incoming, WorkerError>>) {
-    loop {
-        let told = match reader.receive() {
-            Ok(Received::Nothing) => continue,
-            Ok(Received::Closed) => return,
-            Ok(Received::Frame {
-                kind: Kind::Reply,
-                id,
-                payload,
-            }) => match serde_json::from_slice::<Reply>(&payload) {
-                Ok(reply) => {
-                    replies.deliver(id, reply);
-                    continue;
-                }
-                Err(error) => Err(WorkerError::Frame(error)),
-            },
-            Ok(Received::Frame { kind, id, payload }) => Ok((kind, id, payload)),
-            Err(error) => Err(error.into()),
-        };
-        let failed = told.is_err();
-        if frames.send(told).is_err() || failed {
-            return;
-        }
-    }
-}
-
-fn serve(
-    wire: &mut Writer,
-    frames: &Receiver<Result<Incoming, WorkerError>>,
-    chains: &mut Chains,
-) -> Result<(), WorkerError> {
+fn serve(wire: &mut Writer, frames: &mut Frames, chains: &mut Chains) -> Result<(), WorkerError> {
     let clock = SystemClock;
     loop {
-        let frame = match chains.tidy(clock.instant()) {
-            Some(due) => match frames.recv_timeout(due) {
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Ok(frame) => frame,
-            },
-            None => match frames.recv() {
-                Err(RecvError) => return Ok(()),
-                Ok(frame) => frame,
-            },
+        let (kind, id, payload) = match frames.next(chains.tidy(clock.instant()))? {
+            Next::Frame(frame) => frame,
+            Next::Late => continue,
+            Next::Closed => return Ok(()),
         };
-        let (kind, id, payload) = frame?;
         match kind {
             Kind::Load => {
                 let load: Load = serde_json::from_slice(&payload).map_err(WorkerError::Frame)?;
                 chains.load(load, clock.instant())?;
             }
-            Kind::Batch => batch(wire, chains, id, payload, &clock)?,
+            Kind::Batch => batch((wire, frames), chains, id, payload, &clock)?,
             Kind::Progress
             | Kind::Verdicts
             | Kind::Call
@@ -230,7 +181,7 @@ fn serve(
 }
 
 fn batch(
-    wire: &mut Writer,
+    (wire, frames): (&mut Writer, &mut Frames),
     chains: &mut Chains,
     id: u64,
     payload: Bytes,
@@ -244,7 +195,10 @@ fn batch(
                 told = progress;
                 wire.send(Kind::Progress, id, &progress)
             }
-            Said::Call(call, what) => wire.send(Kind::Call, call, what),
+            Said::Call(call, what) => {
+                frames.lend();
+                wire.send(Kind::Call, call, what)
+            }
             Said::Cancel(call) => wire.send_bytes(Kind::Cancel, call, &[]),
         };
         sent.map_err(Error::other)

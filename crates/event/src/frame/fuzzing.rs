@@ -6,13 +6,14 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::payload::PayloadError;
 use super::{
-    Batch, Call, Frame, HEADER_LEN, Kind, Load, Log, Outcome, Progress, Reply, Resume, Shared, Verdicts,
-    encode,
+    Batch, Call, EventText, Frame, HEADER_LEN, Kind, Load, Log, Outcome, Progress, Reply, Resume, Shared,
+    Verdicts, encode,
 };
 
 /// Most bytes that a read payload may take in memory for each of its own, and beside them: no count in a payload is
@@ -115,13 +116,13 @@ const NONE: super::Record<'_> = super::Record {
 /// Reads verdicts beside an event, or beside none, and sees that what they hold is JSON and stays as it is.
 #[expect(clippy::expect_used, reason = "a fuzz target reports by panicking")]
 fn read(bytes: &[u8], source: Option<&[u8]>) -> Result<Option<Vec<Outcome>>, PayloadError> {
-    let outcomes = match Verdicts::decode_beside(bytes, |_| source)? {
+    let outcomes = match Verdicts::decode_beside(&Bytes::copy_from_slice(bytes), |_| source)? {
         Verdicts::Outcomes(outcomes) => outcomes,
         Verdicts::UnknownChain => return Ok(None),
     };
     let lists = outcomes
         .iter()
-        .map(|outcome| outcome.events.capacity() * size_of::<Box<RawValue>>());
+        .map(|outcome| outcome.events.capacity() * size_of::<EventText>());
     let room = outcomes.capacity() * size_of::<Outcome>() + lists.sum::<usize>();
     let most = SPREAD * bytes.len() + BESIDE;
     assert!(room <= most, "{room} bytes for {}", bytes.len());
@@ -171,9 +172,9 @@ fn beside(payload: &[u8], source: &[u8]) {
     for (known, plain) in known.iter().zip(&plain) {
         assert!(!plain.intact, "nothing is known of what it was");
         let texts = |outcome: &Outcome| {
-            let kept = outcome.resume.iter().map(|resume| &resume.event);
-            let all = outcome.events.iter().chain(kept);
-            all.map(|text| text.get().to_owned()).collect::<Vec<_>>()
+            let kept = outcome.resume.iter().map(|resume| resume.event.get());
+            let all = outcome.events.iter().map(EventText::get).chain(kept);
+            all.map(ToOwned::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(texts(known), texts(plain));
         for text in texts(known).iter().filter(|_| known.intact) {

@@ -1,13 +1,29 @@
 //! What became of an event.
 
+use std::fmt::Debug;
+
 use serde_json::value::RawValue;
 
-use super::Fault;
+use super::{EventText, Fault};
 use crate::code::Verdict;
+
+/// How events that came of one are held.
+pub trait OutputText: Clone + Debug {
+    /// How the event is held with which a chain goes on.
+    type Kept: Clone + Debug;
+}
+
+impl OutputText for EventText {
+    type Kept = Box<RawValue>;
+}
+
+impl OutputText for String {
+    type Kept = Self;
+}
 
 /// What became of one event, with events as text that was read as JSON; for a worker, as the engine wrote them.
 #[derive(Clone, Debug)]
-pub struct Outcome<T = Box<RawValue>> {
+pub struct Outcome<T: OutputText = EventText> {
     /// What was decided.
     pub verdict: Verdict,
     /// With `forward`: the events it became, at least one.
@@ -17,7 +33,7 @@ pub struct Outcome<T = Box<RawValue>> {
     /// With `retry`: the delay that the function asked for, in milliseconds.
     pub retry_after_ms: Option<u64>,
     /// With `retry`: where the chain can go on. Without it the next attempt begins at the first function.
-    pub resume: Option<Resume<T>>,
+    pub resume: Option<Resume<T::Kept>>,
     /// Whether each text here is known to be the event's own, byte for byte, with at most members added to its objects.
     pub intact: bool,
 }
@@ -31,11 +47,11 @@ pub struct Resume<T = Box<RawValue>> {
     pub event: T,
 }
 
-impl<T> Outcome<T> {
+impl<T: OutputText> Outcome<T> {
     /// The events go on.
-    pub fn forward(events: Vec<T>) -> Self {
+    pub fn forward<E: Into<T>>(events: Vec<E>) -> Self {
         Self {
-            events,
+            events: events.into_iter().map(Into::into).collect(),
             ..Self::of(Verdict::Forward)
         }
     }

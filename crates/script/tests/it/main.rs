@@ -116,15 +116,18 @@ fn read(answer: Answer) -> Vec<Outcome<String>> {
     let Verdicts::Outcomes(outcomes) = Verdicts::decode(&bytes).expect("an answer") else {
         panic!("an answer without outcomes");
     };
-    let text = |event: Box<RawValue>| event.get().to_owned();
     let outcomes = outcomes.into_iter().map(|outcome| Outcome {
         verdict: outcome.verdict,
-        events: outcome.events.into_iter().map(text).collect(),
+        events: outcome
+            .events
+            .iter()
+            .map(|event| event.get().to_owned())
+            .collect(),
         fault: outcome.fault,
         retry_after_ms: outcome.retry_after_ms,
         resume: outcome.resume.map(|resume| Resume {
             position: resume.position,
-            event: text(resume.event),
+            event: resume.event.get().to_owned(),
         }),
         intact: outcome.intact,
     });

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use millrace_event::frame::payload::Records;
-use millrace_event::frame::{Fault, Function, Limits, Load, LogLine, Outcome, Record, Text};
+use millrace_event::frame::{EventText, Fault, Function, Limits, Load, LogLine, Outcome, Record, Text};
 use millrace_event::redact::Redactor;
 use millrace_event::{FunctionCode, Timestamp, Verdict};
 use millrace_service::Clock;
@@ -122,7 +122,7 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct OneResult<'a> {
     verdict: Verdict,
-    events: &'a [Box<RawValue>],
+    events: &'a [EventText],
     error: Option<Error<'a>>,
     retry_after_ms: Option<u64>,
 }
@@ -437,7 +437,8 @@ fn without(secrets: &Redactor, mut ran: Ran) -> Ran {
         secrets.clean(&mut text);
         // A name in a mark has no character that JSON would mind; a value that is part of a number or a name may leave
         // what is no JSON, and then nothing of it is shown.
-        *event = RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        let clean = RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        *event = clean.into();
     }
     ran
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use millrace_event::FunctionCode;
 use millrace_event::frame::payload::{PayloadError, Records};
 use millrace_event::frame::{Batch, Fault, Kind, Load, Log, Progress, Verdicts};
@@ -300,7 +301,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     /// What a worker says about them.
-    fn verdicts(&self, payload: &[u8]) -> Result<Verdicts, PayloadError> {
+    fn verdicts(&self, payload: &Bytes) -> Result<Verdicts, PayloadError> {
         Verdicts::decode_beside(payload, |index| self.events.event_bytes(self.range.start + index))
     }
 }
