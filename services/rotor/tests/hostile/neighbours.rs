@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millrace_event::Verdict;
 use millrace_kafka::Record;
 
 use super::ground::{Ground, read};
@@ -63,12 +64,20 @@ pub(crate) async fn measure() {
             })
             .collect();
         latencies.sort_unstable();
+        let others = transformed
+            .iter()
+            .filter(|record| read(record).verdict != Verdict::Forward);
+        let began = others.filter(|record| {
+            let reason = read(record).reason.map(|reason| reason.message.to_string());
+            !reason.is_some_and(|text| text.starts_with("not run"))
+        });
         let rank = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or(0);
         println!(
-            "{phase:<16} p50 {} ms, p99 {} ms, slowest {} ms",
+            "{phase:<16} p50 {} ms, p99 {} ms, slowest {} ms; {} of the other's events ran",
             rank(50),
             rank(99),
-            latencies.last().unwrap_or(&0)
+            latencies.last().unwrap_or(&0),
+            began.count()
         );
         p99.push(rank(99).max(1));
     }
