@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 /// The identity, as text.
 pub const ID: &str = "id";
 /// How often the event went round already, decimal; absent means 0.
@@ -59,11 +61,13 @@ pub mod connect {
 
 /// Headers of one record, in order; a name may stand more than once, the last one counts.
 ///
-/// All of them lie in one buffer: a record that is read costs one allocation for its headers, however many it has.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// Those that were read lie in memory that their record shares with others, those that were added in one buffer.
+#[derive(Clone, Default)]
 pub struct Headers {
     /// For each header the length of its name and of its value, then both.
-    bytes: Vec<u8>,
+    read: Bytes,
+    /// The same for those that were added, which come behind.
+    added: Vec<u8>,
 }
 
 /// The bytes of one length.
@@ -72,24 +76,40 @@ const LENGTH: usize = size_of::<usize>();
 impl Headers {
     /// No headers.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new() }
+        Self {
+            read: Bytes::new(),
+            added: Vec::new(),
+        }
+    }
+
+    /// Headers that [`Self::encode`] has written.
+    pub const fn encoded(bytes: Bytes) -> Self {
+        Self {
+            read: bytes,
+            added: Vec::new(),
+        }
+    }
+
+    /// Writes a header behind others, for [`Self::encoded`].
+    pub fn encode(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+        out.reserve(2 * LENGTH + name.len() + value.len());
+        out.extend_from_slice(&name.len().to_ne_bytes());
+        out.extend_from_slice(&value.len().to_ne_bytes());
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value);
     }
 
     /// No headers, with room for `count` of them whose names and values take `bytes` together.
     pub fn with_capacity(count: usize, bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(2 * LENGTH * count + bytes),
+            read: Bytes::new(),
+            added: Vec::with_capacity(2 * LENGTH * count + bytes),
         }
     }
 
     /// Adds a header.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let value = value.as_ref();
-        self.bytes.reserve(2 * LENGTH + name.len() + value.len());
-        self.bytes.extend_from_slice(&name.len().to_ne_bytes());
-        self.bytes.extend_from_slice(&value.len().to_ne_bytes());
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.extend_from_slice(value);
+        Self::encode(&mut self.added, name, value.as_ref());
     }
 
     /// Adds a header, for chains.
@@ -123,19 +143,31 @@ impl Headers {
     }
 
     fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        let mut rest = self.bytes.as_slice();
-        let mut take = move |length: usize| {
-            let (taken, behind) = rest.split_at_checked(length)?;
-            rest = behind;
-            Some(taken)
-        };
-        std::iter::from_fn(move || {
-            let name = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
-            let value = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
-            Some((take(name)?, take(value)?))
-        })
+        decode(&self.read).chain(decode(&self.added))
     }
 }
+
+fn decode(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    let mut rest = bytes;
+    let mut take = move |length: usize| {
+        let (taken, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        Some(taken)
+    };
+    std::iter::from_fn(move || {
+        let name = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
+        let value = usize::from_ne_bytes(*take(LENGTH)?.first_chunk()?);
+        Some((take(name)?, take(value)?))
+    })
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw().eq(other.raw())
+    }
+}
+
+impl Eq for Headers {}
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,6 +188,19 @@ mod tests {
         assert_eq!(headers.text(ID), Some("b"));
         assert_eq!(headers.text(TABLE), None);
         assert_eq!(headers.size(), 2 + 1 + 7 + 1 + 2 + 1);
+    }
+
+    #[test]
+    fn headers_that_were_read_come_before_those_that_were_added() {
+        let mut bytes = Vec::new();
+        Headers::encode(&mut bytes, ID, b"a");
+        Headers::encode(&mut bytes, ATTEMPT, b"");
+        let read = Headers::encoded(bytes.into());
+        assert_eq!(read, Headers::new().with(ID, "a").with(ATTEMPT, ""));
+        let both = read.clone().with(ID, "b");
+        assert_ne!(both, read);
+        assert_eq!(both, Headers::new().with(ID, "a").with(ATTEMPT, "").with(ID, "b"));
+        assert_eq!((both.text(ID), both.text(ATTEMPT)), (Some("b"), Some("")));
     }
 
     #[test]

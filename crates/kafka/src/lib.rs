@@ -17,6 +17,7 @@ pub mod offsets;
 pub mod producer;
 pub mod reader;
 pub mod record;
+mod slab;
 pub mod topics;
 
 pub use config::Connection;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::bounds::Bounds;
@@ -14,9 +14,14 @@ use crate::config::Connection;
 use crate::error::Error;
 use crate::group::Committed;
 use crate::record::Record;
+use crate::slab::{Shelf, Slabs};
 use crate::topics::blocking;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Records that are handed out at once at most.
+const MOST_LAID: usize = 1000;
+/// What is kept of the memory of records that are gone, for others.
+const REUSABLE_BYTES: usize = 16 << 20;
 
 /// Calls `visit` with every record that a topic holds at the time of the call, partition by partition in no
 /// fixed order, each partition in the order of its offsets; returns how many there were.
@@ -124,9 +129,13 @@ fn read(
     }
     consumer.assign(&assignment).map_err(cluster("an assignment"))?;
 
-    let mut count = 0;
+    let mut laid = Laid::new();
     while !ends.is_empty() {
-        let message = match consumer.poll(TIMEOUT) {
+        let polled = match consumer.poll(Duration::ZERO) {
+            None if laid.partitions.is_empty() => consumer.poll(TIMEOUT),
+            polled => polled,
+        };
+        let message = match polled {
             Some(Ok(message)) => message,
             Some(Err(source)) => {
                 return Err(Error::Cluster {
@@ -134,6 +143,9 @@ fn read(
                     source,
                 });
             }
+            // Nothing is there at the moment: time to hand out what is.
+            None if laid.hand_out(visit) => continue,
+            None if laid.stopped => return Ok(laid.count),
             None => {
                 return Err(Error::Timeout {
                     request: "a fetch",
@@ -145,15 +157,61 @@ fn read(
             continue;
         };
         if message.offset() < end {
-            count += 1;
-            let partition = u32::try_from(message.partition()).unwrap_or(0);
-            if !visit(partition, Record::copied_from(&message)) {
-                return Ok(count);
-            }
+            laid.add(&message);
         }
         if message.offset() + 1 >= end {
             ends.remove(&message.partition());
         }
+        if laid.partitions.len() >= MOST_LAID {
+            laid.hand_out(visit);
+        }
+        if laid.stopped {
+            return Ok(laid.count);
+        }
     }
-    Ok(count)
+    laid.hand_out(visit);
+    Ok(laid.count)
+}
+
+/// Records that were read and not yet handed out, in the order in which they came.
+struct Laid {
+    shelf: Shelf,
+    batch: Vec<Record>,
+    partitions: Vec<u32>,
+    /// How many were handed out.
+    count: u64,
+    /// Whether nobody wants more.
+    stopped: bool,
+}
+
+impl Laid {
+    fn new() -> Self {
+        Self {
+            shelf: Shelf::new(Slabs::new(REUSABLE_BYTES)),
+            batch: Vec::new(),
+            partitions: Vec::new(),
+            count: 0,
+            stopped: false,
+        }
+    }
+
+    fn add(&mut self, message: &BorrowedMessage<'_>) {
+        Record::lay(message, &mut self.shelf, &mut self.batch);
+        self.partitions
+            .push(u32::try_from(message.partition()).unwrap_or(0));
+    }
+
+    /// Calls `visit` with them until it wants no more. Whether there were any and more are wanted.
+    fn hand_out(&mut self, visit: &mut dyn FnMut(u32, Record) -> bool) -> bool {
+        self.shelf.finish(&mut self.batch);
+        let any = !self.batch.is_empty();
+        for (partition, record) in self.partitions.drain(..).zip(self.batch.drain(..)) {
+            if self.stopped {
+                break;
+            }
+            self.count += 1;
+            self.stopped = !visit(partition, record);
+        }
+        any && !self.stopped
+    }
 }

@@ -63,6 +63,19 @@ pub struct Row<'a> {
     pub event: &'a RawValue,
 }
 
+/// What has all that a [`Row`] has. A row is made when its turn comes: a hundred thousand of them beside one another are
+/// memory that is gone through for nothing.
+pub trait AsRow {
+    /// The row.
+    fn as_row(&self) -> Row<'_>;
+}
+
+impl AsRow for Row<'_> {
+    fn as_row(&self) -> Row<'_> {
+        *self
+    }
+}
+
 /// What a batch refuses to exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_event::Timestamp;
 
-use crate::batch::{Batch, Block, Limits, Row, RowError};
+use crate::batch::{AsRow, Batch, Block, Limits, RowError};
 use crate::client::Warehouse;
 use crate::column_type::{ColumnType, Scalar};
 use crate::error::Error;
@@ -68,7 +68,7 @@ impl Warehouse {
         schema: Arc<Schema>,
         limits: Limits,
         ingested_at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> Result<Encoded, Error> {
         self.encode_as(table, &Layout::default(), schema, limits, ingested_at, rows)
             .await
@@ -88,7 +88,7 @@ impl Warehouse {
         schema: Arc<Schema>,
         limits: Limits,
         ingested_at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> Result<Encoded, Error> {
         let mut schema = schema;
         for _ in 0..ROUNDS {
@@ -123,10 +123,10 @@ impl Warehouse {
     }
 }
 
-fn push_all(batch: &mut Batch, rows: &[Row<'_>]) -> Vec<(usize, RowError)> {
+fn push_all(batch: &mut Batch, rows: &[impl AsRow]) -> Vec<(usize, RowError)> {
     let mut refused = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        if let Err(error) = batch.push(row) {
+        if let Err(error) = batch.push(&row.as_row()) {
             refused.push((index, error));
         }
     }

@@ -44,7 +44,7 @@ pub mod system;
 mod value;
 mod views;
 
-pub use batch::{Batch, Block, Limits, Row, RowError, RowErrorKind, RowId};
+pub use batch::{AsRow, Batch, Block, Limits, Row, RowError, RowErrorKind, RowId};
 pub use client::{Config, Turn, Turns, Warehouse};
 pub use error::{Code, CodeClass, Error, Retry};
 pub use evolve::Encoded;

@@ -138,7 +138,7 @@ fn copy<'r>(
     let envelope = envelope(due_at);
     let headers = headers(failed, envelope.attempt).with(header::DUE_AT, due_at.to_string());
     let record = Outgoing {
-        key: failed.record.key.clone(),
+        key: failed.record.key.as_deref().map(<[u8]>::to_vec),
         value: envelope.to_bytes(),
         headers,
     };
@@ -154,7 +154,7 @@ pub fn dead_letter(topics: &Topics, failed: &Failed<'_>, value: Vec<u8>) -> Copy
     Copy {
         topic: topics.dlq.clone(),
         record: Outgoing {
-            key: failed.record.key.clone(),
+            key: failed.record.key.as_deref().map(<[u8]>::to_vec),
             value,
             headers,
         },

@@ -190,7 +190,7 @@ mod tests {
             offset,
             timestamp_ms: 0,
             key: None,
-            value: vec![b'x'; 10],
+            value: vec![b'x'; 10].into(),
             headers: Headers::new(),
         }
     }

@@ -20,7 +20,7 @@ use millrace_ledger::metadata::table_hash;
 use millrace_ledger::{Arrival, BadRow, Decision, Fate, Ledger, Place};
 use millrace_store::destinations::{Configured, InvalidSetting};
 use millrace_warehouse::outcomes::{self, Decider, Key};
-use millrace_warehouse::{Row, RowId, TableName};
+use millrace_warehouse::{AsRow, Row, RowId, TableName};
 
 use crate::copies::{self, Copy, Failed};
 use crate::destinations::Targets;
@@ -87,9 +87,8 @@ pub struct PendingRow<'a> {
     pub id: RowId,
 }
 
-impl<'a> PendingRow<'a> {
-    /// The row as the table's encoder takes it.
-    pub fn as_row(&self) -> Row<'a> {
+impl AsRow for &PendingRow<'_> {
+    fn as_row(&self) -> Row<'_> {
         let origin = &self.envelope.origin;
         Row {
             id: self.id,
@@ -101,7 +100,9 @@ impl<'a> PendingRow<'a> {
             event: self.output.event,
         }
     }
+}
 
+impl PendingRow<'_> {
     /// How a plan names it.
     pub const fn as_bad_row(&self) -> BadRow {
         BadRow {
@@ -319,7 +320,7 @@ fn invalid<'a>(context: &Context<'a>, sorted: &mut Sorted<'a>, parsed: &'a Parse
     sorted.copies.push(copies::dead_letter(
         context.topics,
         &failed,
-        parsed.record.value.clone(),
+        parsed.record.value.to_vec(),
     ));
 }
 
@@ -470,7 +471,7 @@ fn dead_event(
     };
     let failed = context.failed(parsed.record, Some(envelope), Stage::Rotor, &reason);
     let value = envelope.original.map_or_else(
-        || parsed.record.value.clone(),
+        || parsed.record.value.to_vec(),
         |original| original.get().as_bytes().to_vec(),
     );
     debug_assert!(

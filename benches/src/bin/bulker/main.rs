@@ -50,9 +50,17 @@ struct Arguments {
     /// Leave ClickHouse's Kafka engine out.
     #[arg(long)]
     no_engine: bool,
+    /// A setting of the bulker, as in its environment: `MILLRACE__MEMORY__RECORDS=512MiB`; may be given more than once.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -86,7 +94,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 async fn all(arguments: &Arguments) -> Result<report::Report> {
     let mut report = report::Report::new(arguments.events);
     let server = server::Server::start().await?;
-    let mut ours = ours::Ours::start(&server).await?;
+    let mut ours = ours::Ours::start(&server, &arguments.set).await?;
     say(&format!("writing {} events into two topics", arguments.events));
     ours.fill(arguments.events).await?;
     for round in 1..=arguments.rounds {

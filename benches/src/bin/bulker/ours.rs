@@ -39,7 +39,8 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) async fn start(server: &Server) -> Result<Self> {
+    /// `settings` are the bulker's, besides those that every bench has.
+    pub(crate) async fn start(server: &Server, settings: &[(String, String)]) -> Result<Self> {
         let options = Options {
             clickhouse: Some(server.url()),
             services: Some(vec!["bulker"]),
@@ -53,6 +54,9 @@ impl Ours {
             begun: BTreeMap::new(),
         };
         ours.begin().await?;
+        for (name, value) in settings {
+            ours.pipeline.process("bulker").set(name, Some(value));
+        }
         Ok(ours)
     }
 

@@ -9,11 +9,17 @@ use tokio::time::{Instant, timeout_at};
 
 /// How many partitions have a turn at the common room at once: one fills it while the other's is written.
 const TURNS: usize = 2;
+/// What of the whole is common room, in quarters. The larger it is, the larger are the chunks of partitions that are
+/// behind; the rest must only do for what comes meanwhile.
+const COMMON_QUARTERS: usize = 3;
+
+/// What is kept of records' memory where nothing bounds what is held.
+const REUSABLE_BYTES: usize = 16 << 20;
 
 /// A bound on the records that were read and not yet [released](Share::release), in bytes of keys, values and
 /// headers. Clones share it.
 ///
-/// Half of it belongs to the assigned partitions in equal shares. The other half is common room, in two equal parts:
+/// A quarter of it belongs to the assigned partitions in equal shares. The rest is common room, in two equal parts:
 /// a partition with much to read [takes a turn](Share::turn) at one of them. Of a partition whose room is used up, or
 /// any once the whole is used up, nothing more is read until half of its room is free again. So one that is stuck
 /// cannot take the others' shares. What is held is over the bound by one record of each partition at most, and by
@@ -76,14 +82,26 @@ impl Budget {
         self.0.most.load(Ordering::Relaxed)
     }
 
+    /// How much of records' memory is kept to be used again: as much as may be held, and little where that is not known.
+    pub(super) fn reusable_bytes(&self) -> usize {
+        match self.0.limit {
+            usize::MAX => REUSABLE_BYTES,
+            limit => limit,
+        }
+    }
+
     /// What each partition may always hold, by how many there are now.
     pub fn share_bytes(&self) -> usize {
-        self.0.limit / 2 / self.0.shares.load(Ordering::Relaxed).max(1)
+        (self.0.limit - self.common_bytes()) / self.0.shares.load(Ordering::Relaxed).max(1)
     }
 
     /// What one with a turn may hold besides.
     pub fn turn_bytes(&self) -> usize {
-        self.0.limit / 2 / TURNS
+        self.common_bytes() / TURNS
+    }
+
+    fn common_bytes(&self) -> usize {
+        self.0.limit / 4 * COMMON_QUARTERS
     }
 
     fn taken(&self) -> std::sync::MutexGuard<'_, Instant> {
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_used_its_share_up_waits_until_half_of_it_is_free() {
-        let budget = Budget::new(400);
+        let budget = Budget::new(800);
         let (share, other) = (budget.share(), budget.share());
         share.charge(99);
         assert!(!share.is_full(false));
@@ -236,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_a_partition_leaves_behind_is_released_and_its_share_goes_to_the_others() {
-        let budget = Budget::new(600);
+        let budget = Budget::new(1200);
         let (one, two) = (budget.share(), budget.share());
         one.charge(120);
         two.charge(10);
@@ -249,23 +267,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn two_partitions_at_a_time_have_a_turn_at_the_common_room_and_the_next_in_order_follows() {
         const PATIENCE: Duration = Duration::from_secs(5);
-        let budget = Budget::new(600);
+        let budget = Budget::new(1200);
         let shares: Vec<_> = (0..3).map(|_| budget.share()).collect();
         let first = shares[0].turn(PATIENCE).await.expect("free");
         let _second = shares[1].turn(PATIENCE).await.expect("free");
         assert_eq!(
             shares.iter().map(|share| share.bytes()).collect::<Vec<_>>(),
-            [250, 250, 100]
+            [550, 550, 100]
         );
-        shares[0].charge(249);
+        shares[0].charge(549);
         assert!(!shares[0].is_full(false));
         let (third, ()) = tokio::join!(shares[2].turn(PATIENCE), async {
             tokio::time::sleep(PATIENCE / 2).await;
             drop(first);
         });
         assert!(third.is_some());
-        assert!(shares[0].is_full(false), "its turn is over: 249 of 100");
-        assert_eq!(shares[2].bytes(), 250);
+        assert!(shares[0].is_full(false), "its turn is over: 549 of 100");
+        assert_eq!(shares[2].bytes(), 550);
     }
 
     #[tokio::test(start_paused = true)]

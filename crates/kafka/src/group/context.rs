@@ -85,6 +85,11 @@ impl Membership {
         &self.config
     }
 
+    /// How much of records' memory is kept to be used again.
+    pub(super) fn reusable_bytes(&self) -> usize {
+        self.budget.reusable_bytes()
+    }
+
     pub(super) fn drain_budget(&self) -> Duration {
         self.config.drain
     }

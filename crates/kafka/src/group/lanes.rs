@@ -14,6 +14,10 @@ use super::context::Membership;
 use super::thread::judge;
 use crate::error::Error;
 use crate::record::Record;
+use crate::slab::{Shelf, Slabs};
+
+/// Looks that found nothing, one after another, before memory that is free is given back: a second of them.
+const IDLE_TURNS: u32 = 200;
 
 /// The queue of one assignment of one partition.
 pub(super) struct Lane {
@@ -36,35 +40,46 @@ impl Lane {
         Some(Self { epoch, queue })
     }
 
-    /// Polls up to `most` records into `batch`, while there is room for them. They count as held.
-    fn poll(&self, membership: &Membership, batch: &mut Vec<Record>, most: usize) -> Result<(), Error> {
+    /// Polls up to `most` records while there is room for them. They count as held.
+    fn poll(&self, membership: &Membership, shelf: &mut Shelf, most: usize) -> Result<Vec<Record>, Error> {
+        let mut batch = Vec::new();
         let Some(share) = membership.room(self.epoch) else {
-            return Ok(());
+            return Ok(batch);
         };
-        while batch.len() < most && !share.is_full(false) {
+        while batch.len() + shelf.len() < most && !share.is_full(false) {
             match self.queue.poll(Duration::ZERO) {
                 None => break,
-                Some(Ok(message)) => {
-                    let record = Record::copied_from(&message);
-                    share.charge(record.size());
-                    batch.push(record);
-                }
+                Some(Ok(message)) => share.charge(Record::lay(&message, shelf, &mut batch)),
                 Some(Err(error)) => judge(error)?,
             }
         }
-        Ok(())
+        shelf.finish(&mut batch);
+        Ok(batch)
     }
 }
 
 /// The queues of all partitions that are held. Belongs to the consumer thread.
-#[derive(Default)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
-    /// Where batches are gathered; each leaves at its own size.
-    batch: Vec<Record>,
+    slabs: Slabs,
+    /// Where records are laid while a batch is gathered.
+    shelf: Shelf,
+    /// How often in a row there was nothing.
+    idle: u32,
 }
 
 impl Lanes {
+    /// No lanes yet. Their records' memory is used again, up to `bytes` of it.
+    pub(super) fn new(bytes: usize) -> Self {
+        let slabs = Slabs::new(bytes);
+        Self {
+            lanes: Vec::new(),
+            shelf: Shelf::new(slabs.clone()),
+            slabs,
+            idle: 0,
+        }
+    }
+
     /// Takes up to a batch from each partition that has room. Whether there was anything.
     ///
     /// # Errors
@@ -74,11 +89,15 @@ impl Lanes {
         let most = membership.config().batch_records.max(1);
         let mut any = false;
         for lane in &self.lanes {
-            lane.poll(membership, &mut self.batch, most)?;
-            if !self.batch.is_empty() {
+            let batch = lane.poll(membership, &mut self.shelf, most)?;
+            if !batch.is_empty() {
                 any = true;
-                membership.take(lane.epoch, self.batch.drain(..).collect());
+                membership.take(lane.epoch, batch);
             }
+        }
+        self.idle = if any { 0 } else { self.idle.saturating_add(1) };
+        if self.idle == IDLE_TURNS {
+            self.slabs.give_back();
         }
         Ok(any)
     }

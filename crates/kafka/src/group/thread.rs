@@ -17,7 +17,7 @@ pub(super) const MOST_EVENTS: usize = 1024;
 /// The consumer thread: polls, hands out, obeys, until it is told to leave. Returns who waits for its end.
 pub(super) fn run(consumer: &Arc<BaseConsumer<Membership>>) -> Option<oneshot::Sender<()>> {
     let membership = consumer.context();
-    let mut lanes = Lanes::default();
+    let mut lanes = Lanes::new(membership.reusable_bytes());
     while !membership.is_leaving() {
         membership.beat();
         match poll_once(consumer, membership, &mut lanes) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use millrace_event::{JournalId, Timestamp};
 use millrace_store::destinations::{Configured, InvalidSetting};
-use millrace_warehouse::{Limits, Retry, Row, RowError, RowId, Schema, TableName};
+use millrace_warehouse::{AsRow, Limits, Retry, RowError, RowId, Schema, TableName};
 
 pub(super) use postgres::{Open, Postgres};
 
@@ -140,7 +140,7 @@ pub(super) trait Destination: Debug + Send + Sync + 'static {
         schema: Arc<Schema>,
         limits: Limits,
         at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> impl Future<Output = Result<Encoded<Self::Block>, Self::Error>> + Send;
 
     /// Opens a way in for one insert.

@@ -10,7 +10,7 @@ use millrace_event::envelope::Reason;
 use millrace_ledger::Rows;
 use millrace_ledger::rows::Step;
 use millrace_service::failpoint;
-use millrace_warehouse::{Retry, Row, RowError, RowId, TableName};
+use millrace_warehouse::{Retry, RowError, RowId, TableName};
 
 use super::destination::{Block as _, Destination, Fault as _, Faults, Outcome};
 use super::doubt::Doubt;
@@ -76,7 +76,6 @@ impl Writer {
         if rows.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let encodable: Vec<Row<'_>> = rows.iter().map(|row| row.as_row()).collect();
         let limits = trial.limits;
         let (table, at) = (trial.table, trial.job.context.at);
         let mut read_again = false;
@@ -86,9 +85,7 @@ impl Writer {
             let encoding = match trial.layout() {
                 Ok(layout) => {
                     let destination = &tables.destination;
-                    destination
-                        .encode(table, layout, schema, limits, at, &encodable)
-                        .await
+                    destination.encode(table, layout, schema, limits, at, rows).await
                 }
                 Err(error) => Err(error),
             };

@@ -134,7 +134,11 @@ async fn of_an_event_and_a_copy_of_its_row_in_one_plan_the_copy_goes_round_too_w
     let attempt = |copy: &Record| Retry::read(&copy.value).expect("an envelope").attempt;
     for (tier, expected) in [("retry-1s", 1), ("retry-2s", 2)] {
         let copies = copies_in(&bench, tier, 1).await;
-        assert_eq!(copies.iter().map(attempt).collect::<Vec<_>>(), [expected], "{tier}");
+        assert_eq!(
+            copies.iter().map(attempt).collect::<Vec<_>>(),
+            [expected],
+            "{tier}"
+        );
     }
 
     let sql = format!("DROP TABLE {broken}");

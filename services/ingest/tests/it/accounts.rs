@@ -10,7 +10,7 @@ async fn usage(pipeline: &Pipeline) -> Vec<(Option<String>, Value)> {
         .await
         .expect("the topic can be read");
     let read = |record: Record| {
-        let key = record.key.map(|key| String::from_utf8(key).unwrap());
+        let key = record.key.map(|key| String::from_utf8(key.into()).unwrap());
         (key, serde_json::from_slice(&record.value).unwrap())
     };
     partitions.into_values().flatten().map(read).collect()

@@ -32,8 +32,8 @@ fn record(event: &str) -> Record {
     Record {
         offset: 0,
         timestamp_ms: 0,
-        key,
-        value,
+        key: key.map(Into::into),
+        value: value.into(),
         headers,
     }
 }
@@ -69,7 +69,7 @@ fn decided(outcomes: Vec<Option<Outcome>>) -> (Verdict, Vec<String>, Option<u64>
         offset: 0,
         timestamp_ms: 0,
         key: None,
-        value: outgoing.value,
+        value: outgoing.value.into(),
         headers: Headers::new(),
     };
     let envelope = super::ground::read(&read);
@@ -83,14 +83,6 @@ fn decided(outcomes: Vec<Option<Outcome>>) -> (Verdict, Vec<String>, Option<u64>
         .iter()
         .map(|output| format!("{} {}", output.destination, output.event.get()));
     (verdict, outputs.collect(), envelope.retry_after_ms)
-}
-
-/// Bytes of key, value and headers.
-fn size(record: &Record) -> usize {
-    let Record {
-        key, value, headers, ..
-    } = record.clone();
-    Outgoing { key, value, headers }.size()
 }
 
 fn fault() -> Fault {
@@ -218,7 +210,7 @@ fn a_place_to_go_on_that_does_not_fit_beside_the_original_is_left_out() {
 /// The tables and events of what a server's or a browser's event became.
 fn routed(kind: &str, outcome: Option<Outcome>, event: &str) -> (Verdict, Vec<String>) {
     let mut record = record(event);
-    let text = String::from_utf8(record.value).expect("UTF-8");
+    let text = String::from_utf8(record.value.into()).expect("UTF-8");
     record.value = text
         .replace(r#""key_kind":"server""#, &format!(r#""key_kind":"{kind}""#))
         .into();
@@ -297,7 +289,7 @@ fn outputs_that_do_not_fit_in_a_record_become_a_dead_letter_with_the_original() 
 #[test]
 fn the_dead_letter_of_a_record_of_full_size_holds_its_original() {
     let mut record = record("{}");
-    let padding = MAX_RECORD_BYTES - size(&record) - r#""text":"""#.len();
+    let padding = MAX_RECORD_BYTES - record.size() - r#""text":"""#.len();
     record.value = ingest(
         "src",
         "ws",
@@ -305,8 +297,9 @@ fn the_dead_letter_of_a_record_of_full_size_holds_its_original() {
         0,
         &format!(r#"{{"text":"{}"}}"#, "x".repeat(padding)),
     )
-    .value;
-    assert_eq!(size(&record), MAX_RECORD_BYTES);
+    .value
+    .into();
+    assert_eq!(record.size(), MAX_RECORD_BYTES);
     // As long as a reason gets, in the characters that take most room.
     let fault = Fault {
         function: Some("fn_0123456789abcdef".into()),
@@ -397,7 +390,7 @@ fn row_copy(bytes: usize) -> Record {
         payload: &payload,
     };
     Record {
-        value: retry.to_bytes(),
+        value: retry.to_bytes().into(),
         ..record("{}")
     }
 }

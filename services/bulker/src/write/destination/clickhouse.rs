@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millrace_event::{JournalId, Timestamp};
 use millrace_warehouse::error::UnfitReason;
 use millrace_warehouse::{
-    Block, Error, Insert, Layout, Limits, Line, Outcome as Answer, Retry, Row, RowId, Schema, TableName,
+    AsRow, Block, Error, Insert, Layout, Limits, Line, Outcome as Answer, Retry, RowId, Schema, TableName,
     Warehouse,
 };
 
@@ -100,7 +100,7 @@ impl Destination for Warehouse {
         schema: Arc<Schema>,
         limits: Limits,
         at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> Result<(Vec<Block>, Faults, Arc<Schema>), Error> {
         let encoded = self.encode_as(table, layout, schema, limits, at, rows).await?;
         Ok((encoded.blocks, encoded.refused, encoded.schema))

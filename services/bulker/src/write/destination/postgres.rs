@@ -7,7 +7,7 @@ use millrace_event::{JournalId, Timestamp};
 pub(crate) use millrace_postgres_destination::Postgres;
 use millrace_postgres_destination::{Block, Error, Insert, Line, Outcome as Answer};
 use millrace_store::destinations::{Configured, Settings as Stored};
-use millrace_warehouse::{Limits, Retry, Row, RowId, Schema, TableName};
+use millrace_warehouse::{AsRow, Limits, Retry, RowId, Schema, TableName};
 
 use super::super::tables::Tables;
 use super::{Destination, Fault, Faults, Outcome, Sending, Settings, Wanted};
@@ -93,9 +93,10 @@ impl Destination for Postgres {
         schema: Arc<Schema>,
         limits: Limits,
         at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> Result<(Vec<Block>, Faults, Arc<Schema>), Error> {
-        let encoded = self.encode(table, schema, limits, at, rows).await?;
+        let rows: Vec<_> = rows.iter().map(AsRow::as_row).collect();
+        let encoded = self.encode(table, schema, limits, at, &rows).await?;
         Ok((encoded.blocks, encoded.refused, encoded.schema))
     }
 

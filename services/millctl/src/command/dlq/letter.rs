@@ -238,7 +238,7 @@ impl Letter {
             headers.push(header::TRACEPARENT, trace);
         }
         Ok(Outgoing {
-            key: self.record.key.clone(),
+            key: self.record.key.as_deref().map(<[u8]>::to_vec),
             value: retry.to_bytes(),
             headers,
         })

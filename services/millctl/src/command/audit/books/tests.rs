@@ -26,7 +26,7 @@ fn record(offset: u64, value: Vec<u8>, headers: Headers) -> Record {
         offset,
         timestamp_ms: 0,
         key: None,
-        value,
+        value: value.into(),
         headers,
     }
 }
