@@ -10,6 +10,7 @@ mod secret;
 mod sections;
 mod size;
 mod sources;
+mod unknown;
 
 use std::collections::BTreeSet;
 
@@ -125,7 +126,7 @@ impl Defaults {
             return if elsewhere && section_is_missing(&self.tree, &entry.path) {
                 Ok(Admission::Elsewhere)
             } else {
-                Err("unknown key".to_owned())
+                Err(unknown::key(&self.tree, &entry.path))
             };
         }
         let alone: T = self
@@ -133,10 +134,10 @@ impl Defaults {
             .clone()
             .set(entry.clone())
             .build()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| self.refused(&entry.path, &error))?;
         let tree = serde_json::to_value(&alone).map_err(|error| error.to_string())?;
         let Some(shown) = lookup(&tree, &entry.path) else {
-            return Err("unknown key".to_owned());
+            return Err(unknown::key(&self.tree, &entry.path));
         };
         if matches!(entry.origin, Origin::File(_))
             && shown.as_str().is_some_and(|text| text.contains(REDACTED))
@@ -147,6 +148,16 @@ impl Defaults {
             ));
         }
         Ok(Admission::Take)
+    }
+
+    /// What is wrong with a value, and one that would be right: the default.
+    fn refused(&self, path: &str, error: &config::ConfigError) -> String {
+        let default = match lookup(&self.tree, path) {
+            Some(Value::String(text)) if !text.is_empty() && !text.contains(REDACTED) => text.clone(),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+            _ => return error.to_string(),
+        };
+        format!("{error}; its default is `{default}`")
     }
 
     /// `a.b_file` stands for `a.b` where only the latter is a key.

@@ -6,6 +6,7 @@ mod heard;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +46,22 @@ pub struct Limits {
 
 /// The port cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}{}", advice(.source))]
 pub struct BindError {
     address: SocketAddr,
     source: std::io::Error,
+}
+
+/// What can be done about it.
+fn advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::AddrInUse => " (another process has the port: end that one, or set another port)",
+        ErrorKind::AddrNotAvailable => {
+            " (this machine has no such address; 0.0.0.0 stands for all that it has)"
+        }
+        ErrorKind::PermissionDenied => " (ports below 1024 need a privilege: set a higher one)",
+        _ => "",
+    }
 }
 
 /// A bound port.

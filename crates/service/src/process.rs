@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use prometheus_client::metrics::info::Info;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -217,7 +218,8 @@ where
     let readiness = Readiness::default();
     let admin = Admin::new(about.clone(), readiness.clone(), metrics.clone());
     if let Some(address) = config.admin().listen {
-        let server = Server::bind(admin.clone(), address).await?;
+        let server = Server::bind(admin.clone(), address).await;
+        let server = server.context("admin.listen cannot be used")?;
         let address = server.address()?;
         tracing::info!(%address, "admin routes are served");
         tokio::spawn(server.serve());

@@ -215,6 +215,7 @@ impl Default for Insert {
 impl Checked for Configuration {
     fn check(&self, faults: &mut Faults) {
         self.kafka.check(faults);
+        self.clickhouse.check(faults);
         self.telemetry.check(faults);
         if self.chunk.rows == 0 {
             faults.add("chunk.rows", "at least one row is needed");

@@ -61,7 +61,8 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
 
     let (journal_config, journal_clock) = (config.journal.clone(), Arc::clone(&clock));
     let opened = spawn_blocking(move || Journal::open(&journal_config, journal_clock)).await?;
-    let (journal, recovered) = opened.context("the journal cannot be opened")?;
+    let cannot = || format!("journal.dir {} cannot be used", config.journal.dir.display());
+    let (journal, recovered) = opened.with_context(cannot)?;
     let journal = Arc::new(journal);
     let depth = journal.depth();
     tracing::info!(
@@ -232,7 +233,8 @@ pub async fn serve(context: Context<Config>) -> anyhow::Result<()> {
         metrics,
         closing.clone(),
     )?;
-    let server = Server::bind(&config.http).await?;
+    let server = Server::bind(&config.http).await;
+    let server = server.context("http.listen cannot be used")?;
     tracing::info!(address = %server.address()?, "events are taken");
     let mut serving = tokio::spawn(server.serve(handler, shutdown.token(), closing.clone()));
     tokio::select! {

@@ -101,6 +101,19 @@ impl Default for ClickHouse {
     }
 }
 
+impl ClickHouse {
+    /// Reports an address that is none of an HTTP interface.
+    pub fn check(&self, faults: &mut Faults) {
+        let url = self.url.expose();
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            faults.add(
+                "clickhouse.url",
+                "must begin with http:// or https://, as http://127.0.0.1:8123 does",
+            );
+        }
+    }
+}
+
 /// `[admin]`: the port of health, readiness, version and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat, Source, Value, ValueKind};
 
-use super::Faults;
+use super::{Faults, unknown};
 
-const PREFIX: &str = "MILLRACE";
-const SEPARATOR: &str = "__";
+pub(super) const PREFIX: &str = "MILLRACE";
+pub(super) const SEPARATOR: &str = "__";
 
 /// The sources of one process, lowest first: file, environment.
 #[derive(Clone, Debug)]
@@ -56,6 +56,11 @@ impl Sources {
                 ),
             }
         }
+        for name in self.variables() {
+            if let Some(meant) = unknown::variable(&name) {
+                faults.add(name, format!("no setting begins so, is {meant} meant?"));
+            }
+        }
         let environment = Environment::with_prefix(PREFIX)
             .prefix_separator(SEPARATOR)
             .separator(SEPARATOR)
@@ -77,6 +82,18 @@ impl Sources {
             Err(error) => faults.add("environment", error.to_string()),
         }
         found
+    }
+}
+
+impl Sources {
+    /// The names of all variables, as far as they are text.
+    fn variables(&self) -> Vec<String> {
+        match &self.environment {
+            Some(environment) => environment.keys().cloned().collect(),
+            None => std::env::vars_os()
+                .filter_map(|(name, _)| name.into_string().ok())
+                .collect(),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ impl Default for Journal {
 impl Configuration for Sample {
     fn check(&self, faults: &mut Faults) {
         self.kafka.check(faults);
+        self.clickhouse.check(faults);
         if self.journal.depth == 13 {
             faults.add("journal.depth", "is unlucky");
         }
@@ -143,6 +144,37 @@ fn a_shared_section_this_process_lacks_is_ignored_but_a_misspelt_one_is_not() {
     )
     .unwrap_err();
     assert_eq!(faults.iter().count(), 2, "{faults}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_would_be_right() {
+    for (name, value, advice) in [
+        ("MILLRACE__KAFKA__BROKER", "h:1", "is `kafka.brokers` meant?"),
+        ("MILLRACE__KAFKA_BROKERS", "h:1", "is `kafka.brokers` meant?"),
+        (
+            "MILLRACE__SHUTDOWN__DEDALINE",
+            "1s",
+            "is `shutdown.deadline` meant?",
+        ),
+        (
+            "MILLRACE_KAFKA__BROKERS",
+            "h:1",
+            "is MILLRACE__KAFKA__BROKERS meant?",
+        ),
+        ("MILLRACE__SHUTDOWN__COLOUR", "red", "`shutdown` has `deadline`"),
+        ("MILLRACE__COLOUR", "red", "there are `"),
+        ("MILLRACE__SHUTDOWN__DEADLINE", "30", "its default is `30s`"),
+        (
+            "MILLRACE__CLICKHOUSE__URL",
+            "localhost:8123",
+            "http://127.0.0.1:8123",
+        ),
+    ] {
+        let faults = load_from("", &[(name, value)]).unwrap_err();
+        assert_eq!(faults.iter().count(), 1, "{faults}");
+        assert!(faults.to_string().contains(advice), "{name}: {faults}");
+    }
+    assert!(load_from("", &[("MILLRACE_TEST_KAFKA", "h:1"), ("MILLRACE_", "x")]).is_ok());
 }
 
 #[test]

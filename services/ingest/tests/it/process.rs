@@ -68,6 +68,52 @@ async fn all_faults_are_told_together_with_status_64() {
 }
 
 #[tokio::test]
+async fn what_a_newcomer_gets_wrong_is_said_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal");
+    let (journal, file) = (journal.to_str().unwrap(), "/etc/hostname");
+    let here = ("MILLRACE__JOURNAL__DIR", journal);
+    for (environment, status, advice) in [
+        (
+            vec![("MILLRACE__KAFKA__BROKER", "h:1")],
+            64,
+            "is `kafka.brokers` meant?",
+        ),
+        (
+            vec![("MILLRACE_KAFKA__BROKERS", "h:1")],
+            64,
+            "is MILLRACE__KAFKA__BROKERS meant?",
+        ),
+        (
+            vec![("MILLRACE__HTTP__LISTEN", "localhost")],
+            64,
+            "its default is `0.0.0.0:3049`",
+        ),
+        (
+            vec![("MILLRACE__JOURNAL__DIR", file)],
+            1,
+            "journal.dir /etc/hostname cannot be used",
+        ),
+        (
+            vec![here, ("MILLRACE__POSTGRES__URL", "localhost")],
+            1,
+            "postgres://user:password@host:port/database",
+        ),
+        (
+            vec![here, ("MILLRACE__HTTP__LISTEN", &taken)],
+            1,
+            "another process has the port",
+        ),
+    ] {
+        let (output, _, said) = run(&[], &environment).await;
+        assert_eq!(output.status.code(), Some(status), "{environment:?}: {said}");
+        assert!(said.contains(advice), "{environment:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn help_and_version_are_answered_and_an_unknown_flag_is_not_taken() {
     let (output, printed, _) = run(&["--version"], &[]).await;
     assert_eq!(output.status.code(), Some(0));
@@ -175,7 +221,8 @@ async fn a_gateway_that_ends_answers_what_has_begun_and_503_to_heads_and_bodies_
     // others that are answered, so the gateway has them.
     let (mut continued, mut broken) = (connect().await, connect().await);
     let (head, body) = request("continued");
-    let (first, later) = (head[..20].to_owned(), format!("{}{body}", &head[20..]));
+    let (first, later) = head.split_at(20);
+    let later = format!("{later}{body}");
     continued.write_all(first.as_bytes()).await.unwrap();
     broken.write_all(first.as_bytes()).await.unwrap();
     // Two were used and are kept, and one of them begins a head that never ends. One has a request whose body comes later,
