@@ -54,12 +54,12 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self, InvalidAddress> {
         let (rest, asked) = take_tls(text);
         // The parser's message names the option that is wrong, never its value.
-        let mut options: Config = rest
-            .parse()
-            .map_err(|error: tokio_postgres::Error| {
-                let cause = chain(&error);
-                InvalidAddress(format!("{cause}; it looks like postgres://user:password@host:port/database"))
-            })?;
+        let mut options: Config = rest.parse().map_err(|error: tokio_postgres::Error| {
+            let cause = chain(&error);
+            InvalidAddress(format!(
+                "{cause}; it looks like postgres://user:password@host:port/database"
+            ))
+        })?;
         let is_proven = match asked.mode.as_deref() {
             None => options.get_ssl_mode() == SslMode::Require,
             Some("disable") => false,
