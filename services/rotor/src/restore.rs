@@ -24,7 +24,7 @@ const MOST_WORK: usize = 16 << 20;
 
 /// Puts the source's text back into everything that its event became.
 ///
-/// `source` is JSON: nothing is put back where it is not.
+/// `source` is JSON: nothing is put back where it is not. An outcome that is intact needs none of this.
 pub fn restore(source: &str, outcome: &mut Outcome) {
     if outcome.intact {
         return;

@@ -69,7 +69,8 @@ impl Seat {
                 .blocking_recv();
             let Some(job) = job else { return };
             if let Some(mut ran) = self.run(&job) {
-                for (index, outcome) in ran.outcomes.iter_mut().enumerate() {
+                let outcomes = ran.outcomes.iter_mut().enumerate();
+                for (index, outcome) in outcomes.filter(|(_, outcome)| !outcome.intact) {
                     if let Some(source) = job.events.event(index) {
                         restore(source, outcome);
                     }
