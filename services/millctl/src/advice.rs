@@ -28,7 +28,10 @@ fn store(error: &Store) -> Option<String> {
         }
         | Store::Timeout {
             part: Part::Postgres, ..
-        } => is_it_running("PostgreSQL", "POSTGRES__URL"),
+        } => format!(
+            "{}; its form is postgres://user:password@host:port/database",
+            is_it_running("PostgreSQL", "POSTGRES__URL")
+        ),
         Store::Configuration {
             part: Part::Postgres, ..
         } => "set MILLRACE__POSTGRES__URL to postgres://user:password@host:port/database".to_owned(),

@@ -49,5 +49,6 @@ pub(crate) struct Rotor {
 impl Configuration for Config {
     fn check(&self, faults: &mut Faults) {
         self.kafka.check(faults);
+        self.clickhouse.check(faults);
     }
 }

@@ -127,13 +127,25 @@ pub(crate) fn progress(line: &str) {
 
 /// Prints why a command failed, and what to do about it, on standard error.
 pub(crate) fn failure(error: &anyhow::Error, json: bool) {
-    let advice = advice::on(error);
+    let (advice, error) = (advice::on(error), told(error));
     let text = if json {
-        json!({ "error": format!("{error:#}"), "advice": advice }).to_string()
+        json!({ "error": error, "advice": advice }).to_string()
     } else {
         let advice = advice.map(|advice| format!("\n  {advice}")).unwrap_or_default();
-        format!("error: {error:#}{advice}")
+        format!("error: {error}{advice}")
     };
     // When standard error is closed nobody can be told; the exit status still says it.
     drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// An error with its causes, but for those that the text before them has said already.
+fn told(error: &anyhow::Error) -> String {
+    let mut causes = error.chain().map(ToString::to_string);
+    let mut text = causes.next().unwrap_or_default();
+    for cause in causes {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

@@ -12,6 +12,9 @@ use crate::cli::Destination;
 use crate::output::Answer;
 use crate::parts::Parts;
 
+/// Stands for an address: what is sealed tells nobody anything.
+const SEALED: &str = "(sealed)";
+
 pub(super) async fn run(command: Destination, parts: &Parts) -> Result<Answer> {
     let postgres = parts.postgres()?;
     let (destinations, workspaces) = (Destinations::new(postgres.clone()), Workspaces::new(postgres));
@@ -227,10 +230,14 @@ pub(super) fn table_name(database: &str, table: &str) -> Result<TableName> {
 }
 
 fn object(one: &Configured) -> Value {
+    let mut settings = json!(one.settings);
+    if let Some(sealed) = settings.get_mut(address::SETTING) {
+        *sealed = json!(SEALED);
+    }
     json!({
         "destination": one.destination.id, "name": one.destination.name, "workspace": one.workspace,
         "kind": one.settings.kind(), "database": one.destination.database, "table": one.destination.table,
-        "settings": one.settings, "version": one.destination.config_version,
+        "settings": settings, "version": one.destination.config_version,
     })
 }
 
@@ -239,6 +246,7 @@ fn said(settings: &Settings) -> String {
     match settings.to_json() {
         Value::Object(object) if !object.is_empty() => {
             let one = |(name, value): (&String, &Value)| match value {
+                _ if name == address::SETTING => format!("{name}={SEALED}"),
                 Value::String(text) => format!("{name}={text}"),
                 other => format!("{name}={other}"),
             };

@@ -46,6 +46,8 @@ async fn the_address_of_a_postgres_destination_is_stored_sealed_and_opens_for_it
     for output in [&shown, &listed] {
         assert!(!output.to_string().contains("hunter2"), "{output}");
     }
+    let listed = installation.text(&["destination", "list", "--workspace", &workspace]);
+    assert!(listed.contains("url=(sealed)"), "{listed}");
 
     let id = made["workspace"].as_str().expect("an id").parse().expect("an id");
     let destinations = Destinations::new(installation.postgres());
