@@ -101,7 +101,7 @@ impl Broker {
     }
 }
 
-/// Has a broker refuse batches of a topic that are larger than so many bytes.
+/// Has a broker refuse batches of a topic that are larger than so many bytes; it obeys some time after this.
 ///
 /// # Errors
 /// There are no jars, no Java, or the broker does not do it within a minute; with what was said.

@@ -1,6 +1,9 @@
 //! From the journal to a Kafka that answers late, not at all, or no.
 
 use millrace_event::Identity;
+use millrace_event::header::Headers;
+use millrace_kafka::Outgoing;
+use millrace_kafka::producer::Producer;
 use millrace_testkit::broker::{Broker, limit_messages};
 use millrace_testkit::proxy::{Fault, PRODUCE, Protocol, Proxy, kafka_request, mentions};
 use uuid::Uuid;
@@ -152,15 +155,32 @@ async fn a_broker_that_answers_after_the_timeout_or_never_costs_copies_and_no_ev
 #[tokio::test]
 async fn a_record_that_kafka_refuses_for_good_is_set_aside_and_its_neighbours_arrive() {
     let pipeline = start(Vec::new()).await;
-    limit_messages(pipeline.kafka(), &pipeline.topic("ingest"), 40_000)
-        .await
-        .unwrap();
     // Noise, for the limit is on what is left of a batch after its compression.
     let noise = || {
         (0..2000)
             .map(|_| Uuid::new_v4().simple().to_string())
             .collect::<String>()
     };
+    // A broker obeys in the order in which it was told: the topic that nobody writes to here is limited last.
+    for topic in ["ingest", "dlq"] {
+        limit_messages(pipeline.kafka(), &pipeline.topic(topic), 40_000)
+            .await
+            .unwrap();
+    }
+    let connection = Connection::new(pipeline.kafka(), "canary");
+    until("the broker obeys", PATIENCE, || async {
+        // A session ends with what is refused, so each attempt has its own.
+        let producer = Producer::new(&connection)?;
+        let record = Outgoing {
+            key: None,
+            value: noise().into_bytes(),
+            headers: Headers::new(),
+        };
+        let sent = producer.send(&pipeline.topic("dlq"), 0, vec![record]).await;
+        Ok(sent.is_err().then_some(()))
+    })
+    .await
+    .unwrap();
     let event = |id: &str, filler: String| json!({ "type": "track", "event": "Sent", "messageId": id, "anonymousId": "one", "properties": { "filler": filler } });
     let batch = json!({ "batch": [
         event("before", String::new()), event("refused", noise()), event("between", String::new()),
