@@ -95,6 +95,16 @@ pub enum Sandbox {
     Off,
 }
 
+/// Whether workers have control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlGroups {
+    /// Where the system lets the rotor make some.
+    Auto,
+    /// Their memory is looked at, and that is all.
+    Off,
+}
+
 /// `[workers]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -110,6 +120,8 @@ pub struct Workers {
     pub idle: Duration,
     /// Resident memory at which a worker is killed.
     pub rss_limit: ByteSize,
+    /// `auto` or `off`
+    pub cgroup: ControlGroups,
     /// What a worker gets on top of an event's own limit before it is killed.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
@@ -201,6 +213,7 @@ impl Default for Workers {
             chains: pool.chains,
             idle: pool.idle,
             rss_limit: ByteSize::bytes(pool.rss_limit),
+            cgroup: ControlGroups::Auto,
             grace: pool.grace,
         }
     }
@@ -240,6 +253,7 @@ impl Workers {
             chains: self.chains,
             idle: self.idle,
             rss_limit: self.rss_limit.get(),
+            cgroups: self.cgroup == ControlGroups::Auto,
             grace: self.grace,
             kills: kills.unwrap_or(defaults.kills),
             ..defaults

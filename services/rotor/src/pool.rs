@@ -12,6 +12,7 @@
 //! A function may therefore run more than once for one event; only the last outcome is given.
 
 mod calls;
+mod cgroup;
 mod complaints;
 mod metrics;
 mod process;
@@ -48,6 +49,8 @@ pub struct Config {
     pub idle: Duration,
     /// Resident memory at which a worker is killed, in bytes.
     pub rss_limit: u64,
+    /// Whether workers get control groups, where there are any, that have so much memory.
+    pub cgroups: bool,
     /// What a worker gets on top of an event's own limit before it is killed.
     pub grace: Duration,
     /// Workers that the events of one batch may kill; the rest of them is not run then.
@@ -67,6 +70,7 @@ impl Default for Config {
             chains: NonZeroUsize::MIN.saturating_add(31),
             idle: Duration::from_secs(300),
             rss_limit: 512 << 20,
+            cgroups: true,
             grace: Duration::from_millis(500),
             kills: NonZeroUsize::MIN.saturating_add(4),
             outside: Outside::default(),

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use millrace_event::frame::{Batch, Fault, Kind, Load, Log, Progress, Verdicts};
 use millrace_service::Clock;
 
 use super::calls::Calls;
+use super::cgroup::Group;
 use super::complaints::Complaints;
 use super::watch::{LOOK, Watch};
 use super::{Chain, Config, Metrics, Ran};
@@ -52,6 +54,9 @@ pub(super) struct Worker {
     complaints: Option<Complaints>,
     last_id: u64,
     memory: PathBuf,
+    /// Its control group, and how many were killed there before it.
+    group: Option<(Arc<Group>, u64)>,
+    rss_limit: u64,
 }
 
 /// A worker is lost; the fault is for the event, if there was only one.
@@ -60,7 +65,11 @@ pub(super) struct Death(pub(super) Fault);
 
 impl Worker {
     /// Starts a worker and waits until it is ready. Blocks.
-    pub(super) fn spawn(config: &Config, clock: &dyn Clock) -> Result<Self, SpawnError> {
+    pub(super) fn spawn(
+        config: &Config,
+        group: Option<Arc<Group>>,
+        clock: &dyn Clock,
+    ) -> Result<Self, SpawnError> {
         let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Spawn)?;
         ours.set_read_timeout(Some(LOOK)).map_err(SpawnError::Spawn)?;
         ours.set_write_timeout(Some(WRITE)).map_err(SpawnError::Spawn)?;
@@ -80,6 +89,13 @@ impl Worker {
             .spawn()
             .map_err(SpawnError::Spawn)?;
         let memory = PathBuf::from(format!("/proc/{}/statm", child.id()));
+        let group = group.map(|group| {
+            if let Err(error) = group.admit(child.id()) {
+                tracing::warn!(pid = child.id(), %error, "a worker is not in its control group");
+            }
+            let kills = group.kills();
+            (group, kills)
+        });
         let complaints = child
             .stderr
             .take()
@@ -93,6 +109,8 @@ impl Worker {
             complaints,
             last_id: 0,
             memory,
+            group,
+            rss_limit: config.rss_limit,
         };
         let deadline = clock.instant() + READY;
         loop {
@@ -273,6 +291,17 @@ impl Worker {
             },
             Err(error) => error.to_string(),
         };
+        if self
+            .group
+            .as_ref()
+            .is_some_and(|(group, before)| group.kills() > *before)
+        {
+            let text = format!(
+                "its process wanted more memory than {} bytes, which are allowed",
+                self.rss_limit
+            );
+            return Death(Fault::new(FunctionCode::RssLimit, text));
+        }
         Death(Fault::new(
             FunctionCode::WorkerCrashed,
             format!("the worker process died ({how})"),

@@ -10,6 +10,7 @@ use millrace_event::frame::{Fault, Outcome};
 use millrace_service::{Clock, Condition};
 use tokio::sync::mpsc;
 
+use super::cgroup::{Group, groups};
 use super::metrics::Reason;
 use super::process::{Death, Worker};
 use super::{Chain, Config, Job, Kill, Metrics, Ran, is_past_budget};
@@ -29,6 +30,8 @@ pub(super) struct Seat {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     condition: Condition,
     worker: Option<Worker>,
+    /// Of its workers; removed behind the last one.
+    group: Option<Arc<Group>>,
     /// Wall time that the batch at hand used up of its budget, up to now.
     spent: Duration,
     /// What it took, as [`Ran::took`] says.
@@ -52,6 +55,7 @@ impl Seat {
             jobs,
             condition,
             worker: None,
+            group: None,
             spent: Duration::ZERO,
             took: Duration::ZERO,
         }
@@ -59,6 +63,14 @@ impl Seat {
 
     /// The thread: takes batches until the pool is closed.
     pub(super) fn serve(mut self) {
+        if let Some(groups) = groups().filter(|_| self.config.cgroups) {
+            match groups.create(self.config.rss_limit) {
+                Ok(group) => self.group = Some(Arc::new(group)),
+                Err(error) => {
+                    tracing::warn!(seat = self.number, %error, "no control group, its worker's memory is looked at")
+                }
+            }
+        }
         self.start();
         loop {
             // Free seats queue for the lock; the one that holds it waits for the next batch.
@@ -225,7 +237,7 @@ impl Seat {
     }
 
     fn start(&mut self) -> bool {
-        match Worker::spawn(&self.config, self.clock.as_ref()) {
+        match Worker::spawn(&self.config, self.group.clone(), self.clock.as_ref()) {
             Ok(worker) => {
                 self.metrics.started.inc();
                 self.condition.holds();

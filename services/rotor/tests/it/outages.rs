@@ -159,3 +159,33 @@ async fn workers_are_sandboxed_see_no_environment_and_die_with_the_rotor() {
     });
     gone.await.expect("a worker outlived its rotor");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_worker_has_a_control_group_of_its_own_where_the_rotor_may_make_some() {
+    let ground = Ground::with(ADD).await;
+    ground.write(0, vec![ground.event(0, 0, "{}")]).await;
+    ground.transformed(1).await;
+    let rotor = ground.rotor.id().expect("it runs");
+    let mut own: Vec<String> = Vec::new();
+    let workers = children(rotor);
+    for worker in &workers {
+        let groups = std::fs::read_to_string(format!("/proc/{worker}/cgroup")).expect("it runs");
+        let name = groups
+            .lines()
+            .find_map(|line| line.split_once("/millrace-rotor-"));
+        own.extend(name.map(|(_, name)| name.to_owned()));
+    }
+    let log = std::fs::read_to_string(ground.rotor.log()).expect("a log");
+    if log.contains("workers have no control groups") {
+        assert_eq!(own, [""; 0]);
+        return;
+    }
+    assert!(log.contains("workers have control groups"), "{log}");
+    own.sort();
+    own.dedup();
+    assert_eq!(own.len(), workers.len());
+    assert!(
+        own.iter().all(|name| name.starts_with(&format!("{rotor}-"))),
+        "{own:?}"
+    );
+}
