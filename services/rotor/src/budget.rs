@@ -7,7 +7,7 @@
 //! overdrawn sits out: its events are not run, and come back on a topic where they meet the slow.
 //!
 //! A batch that ran at its pace is free, so a workspace with much to do is not a slow one, and what counts is processor
-//! time and waits, not time in which the machine was busy with others.
+//! time and waits, not time in which the machine was busy with others. Of a batch that was cut off all counts.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,9 +68,12 @@ impl Budgets {
         (free(events) + self.whole).saturating_mul(RETURNING)
     }
 
-    /// Books what the events of a workspace took.
-    pub fn took(&self, workspace: &str, events: usize, took: Duration, now: Instant) {
-        let excess = took.saturating_sub(free(events));
+    /// Books what the events of a workspace took, of which nothing is free where they were `cut` off.
+    pub fn took(&self, workspace: &str, events: usize, took: Duration, cut: bool, now: Instant) {
+        let excess = match cut {
+            true => took,
+            false => took.saturating_sub(free(events)),
+        };
         if excess.is_zero() {
             return;
         }
@@ -167,7 +170,7 @@ mod tests {
     fn what_runs_at_its_pace_is_free_however_much_it_is() {
         let (budgets, now) = budgets();
         for _ in 0..1_000 {
-            budgets.took("quick", 500, ms(55), now);
+            budgets.took("quick", 500, ms(55), false, now);
         }
         assert_eq!(budgets.of("quick", 500, now), Some(ms(155)));
     }
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn what_goes_beyond_is_paid_and_comes_back_with_time() {
         let (budgets, now) = budgets();
-        budgets.took("slow", 0, ms(45), now);
+        budgets.took("slow", 0, ms(45), false, now);
         assert_eq!(budgets.of("slow", 0, now), Some(ms(65)));
         assert_eq!(budgets.of("another", 0, now), Some(ms(105)));
         assert_eq!(budgets.of("slow", 0, now + ms(4_000)), Some(ms(85)));
@@ -190,7 +193,7 @@ mod tests {
     #[test]
     fn one_that_overdrew_its_account_sits_out_until_that_is_paid() {
         let (budgets, now) = budgets();
-        budgets.took("hostile", 0, ms(125), now);
+        budgets.took("hostile", 0, ms(120), true, now);
         assert_eq!(budgets.of("hostile", 500, now), None);
         assert_eq!(budgets.of("hostile", 500, now + ms(3_990)), None);
         assert_eq!(budgets.of("hostile", 0, now + ms(4_000)), Some(ms(5)));
@@ -205,21 +208,21 @@ mod tests {
                 // Each time it takes all that it gets, and a new isolate.
                 let took = most + ms(12);
                 cost += took;
-                budgets.took("hostile", 1, took, now + took);
+                budgets.took("hostile", 1, took, true, now + took);
                 now += took;
             }
             now += ms(10);
         }
-        assert!(cost < ms(100 + 12 + 5_000), "{cost:?} of ten minutes");
+        assert!(cost < ms(100 + 12 + 3_100), "{cost:?} of ten minutes");
         assert!(cost > ms(2_000), "it has its turns: {cost:?}");
     }
 
     #[test]
     fn one_that_overdraws_and_behaves_by_turns_gains_nothing_by_it() {
         let (budgets, now) = budgets();
-        budgets.took("sly", 1, ms(300), now);
+        budgets.took("sly", 1, ms(300), true, now);
         for _ in 0..100 {
-            budgets.took("sly", 1, ms(1), now);
+            budgets.took("sly", 1, ms(1), false, now);
         }
         assert_eq!(budgets.of("sly", 1, now), None);
     }
@@ -227,9 +230,9 @@ mod tests {
     #[test]
     fn accounts_are_bounded_and_those_that_owe_the_most_are_kept() {
         let (budgets, now) = budgets();
-        budgets.took("hostile", 0, ms(500), now);
+        budgets.took("hostile", 0, ms(500), true, now);
         for other in 0..MOST * 2 {
-            budgets.took(&format!("ws_{other}"), 0, ms(10), now);
+            budgets.took(&format!("ws_{other}"), 0, ms(10), false, now);
         }
         assert!(budgets.lock().len() <= MOST);
         assert_eq!(budgets.of("hostile", 0, now), None);

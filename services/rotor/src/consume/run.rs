@@ -133,11 +133,13 @@ pub(super) async fn run(
             .await?;
         Ok::<_, Closed>((portion, ran))
     });
-    let mut took: HashMap<&str, Duration> = HashMap::new();
+    let mut took: HashMap<&str, (Duration, bool)> = HashMap::new();
     for (portion, ran) in try_join_all(running).await? {
         let load = portion.chain.load();
         shared.quarantine.killed(load, &ran.kills);
-        *took.entry(&load.workspace).or_default() += ran.took;
+        let (time, cut) = took.entry(&load.workspace).or_default();
+        *time += ran.took;
+        *cut |= ran.outcomes.iter().any(is_past_budget);
         let Ran {
             outcomes: came,
             lines,
@@ -160,8 +162,8 @@ pub(super) async fn run(
     if !returning {
         let now = shared.clock.instant();
         for (workspace, mine) in budgets.iter().flatten() {
-            let took = took.get(workspace).copied().unwrap_or_default();
-            shared.budgets.took(workspace, mine.events, took, now);
+            let (time, cut) = took.get(workspace).copied().unwrap_or_default();
+            shared.budgets.took(workspace, mine.events, time, cut, now);
         }
     }
     Ok(outcomes)
