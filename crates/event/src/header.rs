@@ -99,14 +99,6 @@ impl Headers {
         out.extend_from_slice(value);
     }
 
-    /// No headers, with room for `count` of them whose names and values take `bytes` together.
-    pub fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self {
-            read: Bytes::new(),
-            added: Vec::with_capacity(2 * LENGTH * count + bytes),
-        }
-    }
-
     /// Adds a header.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         Self::encode(&mut self.added, name, value.as_ref());
@@ -206,7 +198,7 @@ mod tests {
     #[test]
     fn headers_come_in_their_order_whatever_is_in_them() {
         let long = vec![0xff; 70_000];
-        let headers = Headers::with_capacity(1, 3)
+        let headers = Headers::new()
             .with("", "")
             .with(ERROR_MESSAGE, long.as_slice())
             .with("é", "1");

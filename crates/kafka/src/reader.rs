@@ -14,14 +14,12 @@ use crate::config::Connection;
 use crate::error::Error;
 use crate::group::Committed;
 use crate::record::Record;
-use crate::slab::{Shelf, Slabs};
+use crate::slab::{REUSABLE_BYTES, Shelf, Slabs};
 use crate::topics::blocking;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Records that are handed out at once at most.
 const MOST_LAID: usize = 1000;
-/// What is kept of the memory of records that are gone, for others.
-const REUSABLE_BYTES: usize = 16 << 20;
 
 /// Calls `visit` with every record that a topic holds at the time of the call, partition by partition in no
 /// fixed order, each partition in the order of its offsets; returns how many there were.

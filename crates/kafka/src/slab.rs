@@ -15,6 +15,8 @@ use crate::record::Record;
 /// Bytes of a slab. One record keeps all of its slab, so this is also how much more than it counts a partition may hold
 /// where it is done with a part of one.
 const SLAB_BYTES: usize = 256 << 10;
+/// What is kept of free slabs where nothing bounds what is held.
+pub(crate) const REUSABLE_BYTES: usize = 16 << 20;
 /// Room that is left for a record's headers; with more of them a slab becomes larger.
 const HEADER_BYTES: usize = 4 << 10;
 

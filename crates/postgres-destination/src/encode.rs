@@ -12,7 +12,9 @@ use millrace_warehouse::batch::SchemaMoved;
 use millrace_warehouse::column_type::{ColumnType, Scalar};
 use millrace_warehouse::layout::IDENTITY;
 use millrace_warehouse::native::Cell;
-use millrace_warehouse::{Batch, ColumnSpec, Limits, Row, RowError, RowErrorKind, RowId, Schema, TableName};
+use millrace_warehouse::{
+    AsRow, Batch, ColumnSpec, Limits, Row, RowError, RowErrorKind, RowId, Schema, TableName,
+};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::client::Postgres;
@@ -89,7 +91,7 @@ impl Postgres {
         schema: Arc<Schema>,
         limits: Limits,
         ingested_at: Timestamp,
-        rows: &[Row<'_>],
+        rows: &[impl AsRow + Sync],
     ) -> Result<Encoded, Error> {
         let mut schema = schema;
         let limits = Limits {
@@ -130,13 +132,14 @@ fn lacks(reason: &millrace_warehouse::error::UnfitReason) -> Unfit {
     }
 }
 
-fn take_apart(batch: &mut Batch, rows: &[Row<'_>]) -> (Sparse, Vec<(usize, RowError)>) {
+fn take_apart(batch: &mut Batch, rows: &[impl AsRow]) -> (Sparse, Vec<(usize, RowError)>) {
     let mut sparse = Sparse::default();
     let mut refused = Vec::new();
     for (index, row) in rows.iter().enumerate() {
+        let row = row.as_row();
         let begun = sparse.mark();
         let pushed =
-            check(row).and_then(|()| batch.take_apart(row, |position, cell| sparse.push(position, cell)));
+            check(&row).and_then(|()| batch.take_apart(&row, |position, cell| sparse.push(position, cell)));
         match pushed {
             Ok(()) => sparse.end(row.id),
             Err(error) => {

@@ -117,29 +117,38 @@ fn free(events: usize) -> Duration {
 /// How much more than on the ingest topic a workspace may take among events that come back.
 const RETURNING: u32 = 10;
 
-/// Whose events came lately on one partition: the last two, which tells whether there is more than one.
+/// Whose events came lately on one partition: two workspaces, which tells whether there is more than one.
 #[derive(Debug, Default)]
 pub struct Lately {
-    last: Option<(String, Instant)>,
-    other: Option<(String, Instant)>,
+    workspaces: [Option<(String, Instant)>; 2],
 }
 
 impl Lately {
     /// Takes note of whose an event is.
     pub fn came(&mut self, workspace: &str, now: Instant) {
-        match &mut self.last {
-            Some((last, at)) if last == workspace => *at = now,
-            _ => {
-                let before = self.last.replace((workspace.to_owned(), now));
-                self.other = before;
-            }
+        let mut noted = self.workspaces.iter_mut().flatten();
+        if let Some((_, at)) = noted.find(|(noted, _)| noted == workspace) {
+            *at = now;
+            return;
+        }
+        // The one that came last tells as much; two that came now tell all that there is to tell.
+        let oldest = self
+            .workspaces
+            .iter_mut()
+            .min_by_key(|noted| noted.as_ref().map(|(_, at)| *at));
+        if let Some(oldest) = oldest.filter(|noted| noted.as_ref().is_none_or(|(_, at)| *at < now)) {
+            *oldest = Some((workspace.to_owned(), now));
         }
     }
 
     /// Whether several workspaces share the partition.
     pub fn several(&self, now: Instant) -> bool {
-        let lately = |(_, at): &(String, Instant)| now.saturating_duration_since(*at) < NEIGHBOURS;
-        self.other.as_ref().is_some_and(lately)
+        let lately = |noted: &Option<(String, Instant)>| {
+            noted
+                .as_ref()
+                .is_some_and(|(_, at)| now.saturating_duration_since(*at) < NEIGHBOURS)
+        };
+        self.workspaces.iter().all(lately)
     }
 }
 

@@ -153,8 +153,11 @@ pub struct Ran {
     pub usage: Usage,
     /// The events that killed their worker each time they ran.
     pub kills: Vec<Kill>,
-    /// What it took of its seat: processor time and waits, and all of the time with workers that died or ran into the budget.
+    /// What it took of its seat: processor time and waits, and all of the time with workers that died; all of it by the clock
+    /// where it was cut off.
     pub took: Duration,
+    /// Whether it was cut off: the budget ended before its events did.
+    pub cut: bool,
 }
 
 /// A worker's death that one event is to blame for.
@@ -194,6 +197,7 @@ impl Ran {
         self.kills.append(&mut next.kills);
         self.discarded += next.discarded;
         self.took += next.took;
+        self.cut |= next.cut;
         self.usage.cpu_us += next.usage.cpu_us;
         self.usage.wall_us += next.usage.wall_us;
         self.usage.waited_us += next.usage.waited_us;

@@ -24,11 +24,8 @@ const MOST_WORK: usize = 16 << 20;
 
 /// Puts the source's text back into everything that its event became.
 ///
-/// `source` is JSON: nothing is put back where it is not. An outcome that is intact needs none of this.
+/// `source` is JSON: nothing is put back where it is not. An [intact](Outcome::intact) outcome needs none of this.
 pub fn restore(source: &str, outcome: &mut Outcome) {
-    if outcome.intact {
-        return;
-    }
     let outputs = outcome.events.len() + usize::from(outcome.resume.is_some());
     let work = source.len().saturating_mul(outputs);
     if work == 0 || work > MOST_WORK || !is_at_risk(source) {

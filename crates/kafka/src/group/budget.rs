@@ -7,14 +7,13 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::slab::REUSABLE_BYTES;
+
 /// How many partitions have a turn at the common room at once: one fills it while the other's is written.
 const TURNS: usize = 2;
 /// What of the whole is common room, in quarters. The larger it is, the larger are the chunks of partitions that are
 /// behind; the rest must only do for what comes meanwhile.
 const COMMON_QUARTERS: usize = 3;
-
-/// What is kept of records' memory where nothing bounds what is held.
-const REUSABLE_BYTES: usize = 16 << 20;
 
 /// A bound on the records that were read and not yet [released](Share::release), in bytes of keys, values and
 /// headers. Clones share it.

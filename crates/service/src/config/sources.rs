@@ -83,9 +83,7 @@ impl Sources {
         }
         found
     }
-}
 
-impl Sources {
     /// The names of all variables, as far as they are text.
     fn variables(&self) -> Vec<String> {
         match &self.environment {

@@ -112,7 +112,7 @@ pub(super) async fn run(
             !sits_out
         });
     }
-    let portions = portions(&chains, budgets.as_ref());
+    let portions = portions(&chains, budgets.as_ref(), returning);
     let running = portions.iter().map(async |portion| {
         // Dropped after the portion: the next one that comes back takes its turn.
         let _turn = match returning {
@@ -139,7 +139,7 @@ pub(super) async fn run(
         shared.quarantine.killed(load, &ran.kills);
         let (time, cut) = took.entry(&load.workspace).or_default();
         *time += ran.took;
-        *cut |= ran.outcomes.iter().any(is_past_budget);
+        *cut |= ran.cut;
         let Ran {
             outcomes: came,
             lines,
@@ -187,22 +187,18 @@ fn budgets<'a>(
     let now = shared.clock.instant();
     let mut budgets: HashMap<&str, Budget> = HashMap::new();
     for (chain, events) in chains {
-        let load = chain.load();
-        let mine = budgets.entry(&load.workspace).or_insert(Budget {
+        let mine = budgets.entry(&chain.load().workspace).or_insert(Budget {
             events: 0,
             portions: 0,
             time: None,
         });
         mine.events += events;
         mine.portions += u32::try_from(events.div_ceil(PORTION)).unwrap_or(u32::MAX);
-        // Where events come back every batch runs at least one to its own limit: what came back for want of time gets ahead.
-        let wall = Duration::from_millis(load.limits.wall_ms);
-        mine.time = mine.time.max(returning.then_some(wall));
     }
     for (workspace, mine) in &mut budgets {
-        mine.time = match mine.time {
-            Some(wall) => Some(shared.budgets.returning(mine.events).max(wall)),
-            None => shared.budgets.of(workspace, mine.events, now),
+        mine.time = match returning {
+            true => Some(shared.budgets.returning(mine.events)),
+            false => shared.budgets.of(workspace, mine.events, now),
         };
     }
     budgets
@@ -212,11 +208,18 @@ fn budgets<'a>(
 fn portions<'a>(
     chains: &'a HashMap<(&str, u64), Work<'a>>,
     budgets: Option<&HashMap<&str, Budget>>,
+    returning: bool,
 ) -> Vec<Portion<'a>> {
     let mut portions = Vec::new();
     for Work { chain, spots } in chains.values() {
-        let mine = budgets.and_then(|budgets| budgets.get(chain.load().workspace.as_str()));
-        let budget = mine.and_then(|mine| Some(mine.time? / mine.portions.max(1)));
+        let load = chain.load();
+        let mine = budgets.and_then(|budgets| budgets.get(load.workspace.as_str()));
+        let mut budget = mine.and_then(|mine| Some(mine.time? / mine.portions.max(1)));
+        if returning {
+            // Here every portion runs at least one event to its own limit: what came back for want of time gets ahead.
+            let wall = Duration::from_millis(load.limits.wall_ms);
+            budget = budget.map(|budget| budget.max(wall));
+        }
         portions.extend(
             spots
                 .chunks(PORTION)

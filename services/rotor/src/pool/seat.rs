@@ -32,10 +32,10 @@ pub(super) struct Seat {
     worker: Option<Worker>,
     /// Of its workers; removed behind the last one.
     group: Option<Arc<Group>>,
-    /// Wall time that the batch at hand used up of its budget, up to now.
+    /// Wall time that the batch at hand took up to now.
     spent: Duration,
-    /// What it took, as [`Ran::took`] says.
-    took: Duration,
+    /// Of that, processor time and waits, and all of the time with workers that died.
+    cost: Duration,
 }
 
 impl Seat {
@@ -57,13 +57,13 @@ impl Seat {
             worker: None,
             group: None,
             spent: Duration::ZERO,
-            took: Duration::ZERO,
+            cost: Duration::ZERO,
         }
     }
 
     /// The thread: takes batches until the pool is closed.
     pub(super) fn serve(mut self) {
-        if let Some(groups) = groups().filter(|_| self.config.cgroups) {
+        if let Some(groups) = self.config.cgroups.then(groups).flatten() {
             match groups.create(self.config.rss_limit) {
                 Ok(group) => self.group = Some(Arc::new(group)),
                 Err(error) => {
@@ -96,7 +96,7 @@ impl Seat {
     /// The outcomes of a batch; `None` when nobody waits for them any more.
     fn run(&mut self, job: &Job) -> Option<Ran> {
         let mut all = Ran::default();
-        (self.spent, self.took) = (Duration::ZERO, Duration::ZERO);
+        (self.spent, self.cost) = (Duration::ZERO, Duration::ZERO);
         for events in portions(&job.events) {
             if let Some(rest) = self.not_run(job, events.len(), &all) {
                 all.append(rest);
@@ -124,7 +124,8 @@ impl Seat {
                 }
             }
         }
-        all.took = self.took;
+        all.cut = all.outcomes.iter().any(is_past_budget);
+        all.took = if all.cut { self.spent } else { self.cost };
         Some(all)
     }
 
@@ -206,15 +207,13 @@ impl Seat {
         );
         let took = self.clock.instant() - began;
         self.metrics.batch_seconds.observe(took.as_secs_f64());
-        self.took += match &result {
-            Ok(ran) if !ran.outcomes.iter().any(is_past_budget) => took.min(Duration::from_micros(
-                ran.usage.cpu_us.saturating_add(ran.usage.waited_us),
+        self.spent += took;
+        self.cost += match &result {
+            Ok(Ran { usage, .. }) => took.min(Duration::from_micros(
+                usage.cpu_us.saturating_add(usage.waited_us),
             )),
-            Ok(_) | Err(Death(_)) => took,
+            Err(Death(_)) => took,
         };
-        if result.is_err() || count < job.events.len() {
-            self.spent += took;
-        }
         if let Err(Death(fault)) = &result {
             let reason = fault.code.as_str();
             self.metrics.deaths.get_or_create(&Reason { reason }).inc();

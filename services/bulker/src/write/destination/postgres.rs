@@ -95,8 +95,7 @@ impl Destination for Postgres {
         at: Timestamp,
         rows: &[impl AsRow + Sync],
     ) -> Result<(Vec<Block>, Faults, Arc<Schema>), Error> {
-        let rows: Vec<_> = rows.iter().map(AsRow::as_row).collect();
-        let encoded = self.encode(table, schema, limits, at, &rows).await?;
+        let encoded = self.encode(table, schema, limits, at, rows).await?;
         Ok((encoded.blocks, encoded.refused, encoded.schema))
     }
 
